@@ -1,0 +1,184 @@
+"""What `dev.py test` runs, one suite after the other, and how many tests of each passed, failed and were skipped."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from .environment import HOST_TOOLS, SetupError, overlay, own_python
+from .pack import ROOT
+
+LOGGER = logging.getLogger(__name__)
+TESTS = ROOT / "tests"
+NEED_COMFYUI = ("hosts", "e2e")  # folders that run once per ComfyUI, with that one's Python
+NO_COMFYUI = "no ComfyUI"
+NOTHING_COLLECTED = 5  # pytest's exit status
+MINUTES = 30  # a suite that takes longer hangs
+RULE = "=" * 78
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one suite went. comfyui: the version it ran on, empty for suites that need none."""
+
+    suite: str
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    comfyui: str = ""
+    note: str = ""
+
+    def __str__(self) -> str:
+        counts = f"{self.passed:5} passed, {self.failed} failed, {self.skipped} skipped"
+        return f"{self.suite:24} {counts:36} {self.seconds:7.1f} s   {self.note}".rstrip()
+
+
+def run_all(pytest_options: Sequence[str], may_be_empty: bool) -> list[Outcome]:
+    """Lint, the tests that need no ComfyUI, those that do on every ComfyUI found, and the browser code."""
+    python = own_python()
+    outcomes = [lint(python)]
+    folders = [path for path in sorted(TESTS.iterdir()) if holds_tests(path) and path.name not in NEED_COMFYUI]
+    outcomes.append(run_pytest("without ComfyUI", python, folders, pytest_options, may_be_empty))
+    outcomes += on_every_comfyui(python, pytest_options, may_be_empty)
+    outcomes.append(browser_code())
+    return outcomes
+
+
+def holds_tests(path: Path) -> bool:
+    return any(path.rglob("test_*.py")) if path.is_dir() else path.match("test_*.py")
+
+
+def lint(python: Path) -> Outcome:
+    """ruff, counted as one test."""
+    LOGGER.info("ruff ...")
+    start = time.monotonic()
+    clean = _run([python, "-m", "ruff", "check", "."]) == 0
+    return Outcome("ruff", passed=int(clean), failed=int(not clean), seconds=time.monotonic() - start)
+
+
+def run_pytest(
+    suite: str, python: Path, paths: Iterable[Path], options: Sequence[str], may_be_empty: bool, comfyui: str = "",
+    environment: dict[str, str] | None = None,
+) -> Outcome:
+    """One pytest process. Counts come from its JUnit report; a process that dies without one has failed."""
+    LOGGER.info("pytest, %s ...", suite)
+    with tempfile.TemporaryDirectory() as scratch:
+        report = Path(scratch) / "report.xml"
+        command = [python, "-m", "pytest", "-q", "-rfEs", f"--junitxml={report}", *options, *paths]
+        start = time.monotonic()
+        status = _run(command, environment)
+        outcome = _counted(suite, report, status, time.monotonic() - start, comfyui)
+    if status == NOTHING_COLLECTED and may_be_empty:
+        return Outcome(suite, seconds=outcome.seconds, comfyui=comfyui, note="nothing selected")
+    return outcome
+
+
+def on_every_comfyui(python: Path, options: Sequence[str], may_be_empty: bool) -> list[Outcome]:
+    """The tests on the real ComfyUI, each with its own Python. Without any, they run to be counted as skipped."""
+    paths = [TESTS / name for name in NEED_COMFYUI if holds_tests(TESTS / name)]
+    found = checkouts()
+    if not found:
+        environment = {"COMFYUI_PATH": ""}
+        return [run_pytest(NO_COMFYUI, python, paths, options, may_be_empty, environment=environment)]
+    outcomes = []
+    for checkout in found:
+        suite = f"ComfyUI {checkout.version}"
+        environment = {"COMFYUI_PATH": str(checkout.path)}
+        try:
+            host = overlay(Path(checkout.python), HOST_TOOLS)
+        except (SetupError, OSError, subprocess.CalledProcessError) as error:
+            outcomes.append(Outcome(suite, failed=1, comfyui=checkout.version, note=str(error)))
+            continue
+        environment["COMFYUI_PYTHON"] = str(host)
+        outcomes.append(_must_run(run_pytest(suite, host, paths, options, may_be_empty, checkout.version, environment)))
+    return outcomes
+
+
+def checkouts() -> list:
+    """ComfyUI checkouts on this machine, as the tests themselves find them."""
+    path = TESTS / "hosts" / "checkouts.py"
+    if not path.exists():
+        return []
+    spec = importlib.util.spec_from_file_location("bwcache_checkouts", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module.find_checkouts()
+
+
+def browser_code() -> Outcome:
+    """tests/web with node's own test runner: no npm package is needed."""
+    files = sorted((TESTS / "web").glob("*.test.*js"))
+    if not files:
+        return Outcome("web", note="no tests")
+    node = shutil.which("node")
+    if node is None:
+        return Outcome("web", skipped=len(files), note="node NOT FOUND: install node 20 or later (counted: files)")
+    LOGGER.info("node --test ...")
+    with tempfile.TemporaryDirectory() as scratch:
+        report = Path(scratch) / "report.xml"
+        reporters = ["--test-reporter=spec", "--test-reporter-destination=stdout"]
+        reporters += ["--test-reporter=junit", f"--test-reporter-destination={report}"]
+        start = time.monotonic()
+        status = _run([node, "--test", *reporters, *files])
+        return _counted("web", report, status, time.monotonic() - start)
+
+
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """The block at the end of a run. Its last line is the sum: 'N passed, N failed, N skipped'."""
+    versions = [outcome.comfyui for outcome in outcomes if outcome.comfyui and outcome.passed]
+    if versions:
+        hosts = f"Ran on ComfyUI {' and '.join(versions)}"
+    elif any(outcome.comfyui for outcome in outcomes):
+        hosts = "NO ComfyUI TEST RAN, though a ComfyUI is there"
+    else:
+        skipped = sum(outcome.skipped for outcome in outcomes if outcome.suite == NO_COMFYUI)
+        hosts = f"NO ComfyUI FOUND: {skipped} tests skipped. Set COMFYUI_PATH to a ComfyUI folder to run them"
+    sums = [sum(getattr(outcome, field) for outcome in outcomes) for field in ("passed", "failed", "skipped")]
+    total = "{} passed, {} failed, {} skipped".format(*sums)
+    return "\n".join([RULE, *map(str, outcomes), RULE, hosts, total])
+
+
+def _must_run(outcome: Outcome) -> Outcome:
+    """A ComfyUI that is there but on which nothing passed is a failure, not a skip."""
+    if outcome.passed or outcome.failed or outcome.note:
+        return outcome
+    return replace(outcome, failed=1, note="NOTHING RAN: every test was skipped")
+
+
+def _counted(suite: str, report: Path, status: int, seconds: float, comfyui: str = "") -> Outcome:
+    """Counts of a JUnit report of pytest or node. A bad exit status without a failed test counts as one."""
+    passed = failed = skipped = 0
+    note = ""
+    if report.exists():
+        for case in ElementTree.parse(report).iter("testcase"):
+            if case.find("failure") is not None or case.find("error") is not None:
+                failed += 1
+            elif case.find("skipped") is not None:
+                skipped += 1
+            else:
+                passed += 1
+    if status != 0 and failed == 0:
+        failed, note = 1, f"ended with status {status}"
+    return Outcome(suite, passed, failed, skipped, seconds, comfyui, note)
+
+
+def _run(command: Sequence[str | Path], environment: dict[str, str] | None = None) -> int:
+    """Exit status of a command run in the root of the pack, its output shown as it comes."""
+    sys.stdout.flush()
+    try:
+        return subprocess.run(command, cwd=ROOT, env={**os.environ, **(environment or {})}, timeout=60 * MINUTES).returncode
+    except subprocess.TimeoutExpired:
+        LOGGER.error("Stopped after %d minutes", MINUTES)
+        return -1
