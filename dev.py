@@ -69,10 +69,10 @@ def run_program(module: str, arguments: list[str]) -> int:
 
 def test(options: argparse.Namespace, extra: list[str]) -> int:
     """Run all suites and end with the sum over them. 0 if nothing failed."""
-    from devtools.suites import run_all, summary
+    from devtools.suites import Selection, run_all, summary
 
     chosen = [*(["-k", options.k] if options.k else []), *(["-m", "not slow"] if options.quick else []), *extra]
-    outcomes = run_all(chosen, may_be_empty=bool(chosen))
+    outcomes = run_all(Selection(tuple(chosen), may_be_empty=bool(chosen)))
     sys.stderr.flush()
     sys.stdout.write(f"\n{summary(outcomes)}\n")
     return 1 if any(outcome.failed for outcome in outcomes) else 0

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,18 +44,28 @@ class Outcome:
         return f"{self.suite:24} {counts:36} {self.seconds:7.1f} s   {self.note}".rstrip()
 
 
-def run_all(pytest_options: Sequence[str], may_be_empty: bool) -> list[Outcome]:
+@dataclass(frozen=True)
+class Selection:
+    """Options handed on to pytest. may_be_empty: they choose tests, so a suite without any has not failed."""
+
+    options: tuple[str, ...] = ()
+    may_be_empty: bool = False
+
+
+def run_all(selection: Selection) -> list[Outcome]:
     """Lint, the tests that need no ComfyUI, those that do on every ComfyUI found, and the browser code."""
     python = own_python()
-    outcomes = [lint(python)]
-    folders = [path for path in sorted(TESTS.iterdir()) if holds_tests(path) and path.name not in NEED_COMFYUI]
-    outcomes.append(run_pytest("without ComfyUI", python, folders, pytest_options, may_be_empty))
-    outcomes += on_every_comfyui(python, pytest_options, may_be_empty)
-    outcomes.append(browser_code())
-    return outcomes
+    folders = [path for path in sorted(TESTS.glob("*")) if holds_tests(path) and path.name not in NEED_COMFYUI]
+    return [
+        lint(python),
+        run_pytest("without ComfyUI", python, folders, selection),
+        *on_every_comfyui(python, selection),
+        browser_code(),
+    ]
 
 
 def holds_tests(path: Path) -> bool:
+    """Whether pytest would find a test file at `path`."""
     return any(path.rglob("test_*.py")) if path.is_dir() else path.match("test_*.py")
 
 
@@ -68,41 +78,46 @@ def lint(python: Path) -> Outcome:
 
 
 def run_pytest(
-    suite: str, python: Path, paths: Iterable[Path], options: Sequence[str], may_be_empty: bool, comfyui: str = "",
-    environment: dict[str, str] | None = None,
+    suite: str, python: Path, paths: Sequence[Path], selection: Selection, comfyui: str = "", **variables: str
 ) -> Outcome:
-    """One pytest process. Counts come from its JUnit report; a process that dies without one has failed."""
+    """One pytest process, with environment variables. Without its JUnit report it has failed, whatever it printed."""
+    if not paths:
+        return Outcome(suite, comfyui=comfyui, note="no tests")
     LOGGER.info("pytest, %s ...", suite)
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "report.xml"
-        command = [python, "-m", "pytest", "-q", "-rfEs", f"--junitxml={report}", *options, *paths]
+        command = [python, "-m", "pytest", "-q", "-rfEs", f"--junitxml={report}", *selection.options, *paths]
         start = time.monotonic()
-        status = _run(command, environment)
+        status = _run(command, variables)
         outcome = _counted(suite, report, status, time.monotonic() - start, comfyui)
-    if status == NOTHING_COLLECTED and may_be_empty:
-        return Outcome(suite, seconds=outcome.seconds, comfyui=comfyui, note="nothing selected")
+    if status == NOTHING_COLLECTED and selection.may_be_empty:
+        return replace(outcome, failed=0, note="nothing selected")
     return outcome
 
 
-def on_every_comfyui(python: Path, options: Sequence[str], may_be_empty: bool) -> list[Outcome]:
+def on_every_comfyui(python: Path, selection: Selection) -> list[Outcome]:
     """The tests on the real ComfyUI, each with its own Python. Without any, they run to be counted as skipped."""
     paths = [TESTS / name for name in NEED_COMFYUI if holds_tests(TESTS / name)]
     found = checkouts()
-    if not found:
-        environment = {"COMFYUI_PATH": ""}
-        return [run_pytest(NO_COMFYUI, python, paths, options, may_be_empty, environment=environment)]
-    outcomes = []
-    for checkout in found:
-        suite = f"ComfyUI {checkout.version}"
-        environment = {"COMFYUI_PATH": str(checkout.path)}
-        try:
-            host = overlay(Path(checkout.python), HOST_TOOLS)
-        except (SetupError, OSError, subprocess.CalledProcessError) as error:
-            outcomes.append(Outcome(suite, failed=1, comfyui=checkout.version, note=str(error)))
-            continue
-        environment["COMFYUI_PYTHON"] = str(host)
-        outcomes.append(_must_run(run_pytest(suite, host, paths, options, may_be_empty, checkout.version, environment)))
-    return outcomes
+    if found:
+        return [on_comfyui(checkout, paths, selection) for checkout in found]
+    asked = os.environ.get("COMFYUI_PATH")
+    outcome = run_pytest(NO_COMFYUI, python, paths, selection)
+    return [replace(outcome, failed=outcome.failed + 1, note=f"{asked} is no ComfyUI") if asked else outcome]
+
+
+def on_comfyui(checkout, paths: Sequence[Path], selection: Selection) -> Outcome:
+    """The tests on one ComfyUI, in its own environment. One that is there but runs nothing is a failure, not a skip."""
+    suite = f"ComfyUI {checkout.version}"
+    try:
+        host = overlay(checkout.python, HOST_TOOLS)
+    except (SetupError, OSError, subprocess.CalledProcessError) as error:
+        return Outcome(suite, failed=1, comfyui=checkout.version, note=str(error))
+    variables = {"COMFYUI_PATH": str(checkout.path), "COMFYUI_PYTHON": str(host)}
+    outcome = run_pytest(suite, host, paths, selection, checkout.version, **variables)
+    if outcome.passed or outcome.failed or outcome.note:
+        return outcome
+    return replace(outcome, failed=1, note="NOTHING RAN: every test was skipped")
 
 
 def checkouts() -> list:
@@ -148,13 +163,6 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     sums = [sum(getattr(outcome, field) for outcome in outcomes) for field in ("passed", "failed", "skipped")]
     total = "{} passed, {} failed, {} skipped".format(*sums)
     return "\n".join([RULE, *map(str, outcomes), RULE, hosts, total])
-
-
-def _must_run(outcome: Outcome) -> Outcome:
-    """A ComfyUI that is there but on which nothing passed is a failure, not a skip."""
-    if outcome.passed or outcome.failed or outcome.note:
-        return outcome
-    return replace(outcome, failed=1, note="NOTHING RAN: every test was skipped")
 
 
 def _counted(suite: str, report: Path, status: int, seconds: float, comfyui: str = "") -> Outcome:
