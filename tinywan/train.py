@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
+from .checkpoint import save_checkpoint
 from .data import FRAMES, pack, prompt_of, random_labels, render
 from .judge import evaluate
 from .model import TinyWan, TinyWanConfig
@@ -241,12 +241,6 @@ class Trainer:
                 evaluated = self.elapsed
         self.record(**self.evaluate())
         self.save()
-
-
-def save_checkpoint(model: TinyWan, path: Path, metadata: dict[str, str]) -> None:
-    """Writes a checkpoint that ComfyUI's diffusion-model loader accepts: fp16 tensors, bare Wan 2.1 keys."""
-    tensors = {key: value.detach().half().cpu().contiguous() for key, value in model.state_dict().items()}
-    save_file(tensors, path, metadata=metadata)
 
 
 def main() -> None:
