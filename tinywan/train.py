@@ -30,7 +30,7 @@ GRAD_CLIP = 1.0
 EMA_DECAY = 0.999
 PROMPT_WORDS = 4  # "red circle moving left"
 SMALL, MEDIUM, LARGE = 16, 24, 32  # clip sizes in pixels; a small clip costs 0.4 of a medium one
-SMALL_SHARE = 0.5  # words and colours are learned on small clips in the first half
+SMALL_SHARE = 0.3  # words, colours and motion are learned on small clips first
 LARGE_SHARE, LARGE_EVERY = 0.2, 6  # in the last fifth every sixth update shows a large clip
 
 
