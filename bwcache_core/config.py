@@ -1,0 +1,112 @@
+"""Settings of one BWCache node: frozen, and checked once, here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+ADAPTIVE = "adaptive"
+PAPER = "paper"
+PER_BLOCK = "per block"
+MODES = (ADAPTIVE, PAPER, PER_BLOCK)
+
+CUSTOM = "custom"
+PRESETS = {"quality": 0.02, "balanced": 0.05, "fast": 0.1}  # tolerance of adaptive
+
+FEATURES = "features"
+OUTPUT = "output"
+AUTO = "auto"
+CACHE_POINTS = (AUTO, FEATURES, OUTPUT)
+
+
+class ConfigError(ValueError):
+    """A setting is out of its range. The message says what was found, what is allowed and what to change."""
+
+
+@dataclass(frozen=True)
+class BWCacheConfig:
+    """What the user chose. Raises ConfigError for a value outside its bounds.
+
+    Attributes:
+        mode: how reuse is decided. "adaptive" measures the error of its own forecasts, "paper" replays the whole
+            stack of blocks while it hardly changes, "per block" judges each block alone.
+        preset: tolerance of adaptive by name; "custom" takes `tolerance`.
+        tolerance: adaptive: relative L1 error allowed in a forecast. Higher is faster and drifts further. 0 never
+            reuses, and the output is bit-identical to the plain model.
+        max_reuse: adaptive: evaluations reused in a row at most.
+        order: adaptive: degree of the forecast at most; 0 frozen, 1 linear, 2 quadratic.
+        cache_point: adaptive: what is forecast. "output" of the model takes a few MB; "features" of the last block
+            take hundreds, and what controls add after the last block stays live in reused steps. "auto" is "output".
+        threshold: paper and per block: relative L1 change (delta in the paper, 0.15 there) under which features count
+            as similar. Higher reuses more and drifts further. 0 never reuses.
+        reuse_interval: steps served from one computed step (R in the paper). 0 = 10 % of the steps, at least 1.
+            Higher is faster and drifts further.
+        start_step: first step of a run (0-based, negative counts from the end) that may be reused.
+        end_step: last step of a run that may be reused, itself included. -1 = the last step.
+        monitor_every: the indicator reads every n-th block and the last one. Higher costs less memory and time.
+        tokens: tokens sampled per block for the indicator. Higher follows the full tensors more closely.
+        verbose: log every evaluation, not only the summary of the run.
+    """
+
+    mode: str = ADAPTIVE
+    preset: str = "balanced"
+    tolerance: float = 0.05
+    max_reuse: int = 6
+    order: int = 1
+    cache_point: str = AUTO
+    threshold: float = 0.15
+    reuse_interval: int = 0
+    start_step: int = 0
+    end_step: int = -1
+    monitor_every: int = 1
+    tokens: int = 256
+    verbose: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ConfigError(f"mode is {self.mode!r}, expected one of {', '.join(MODES)}.")
+        if self.preset not in (*PRESETS, CUSTOM):
+            raise ConfigError(f"preset is {self.preset!r}, expected one of {', '.join((*PRESETS, CUSTOM))}.")
+        if self.cache_point not in CACHE_POINTS:
+            raise ConfigError(f"cache_point is {self.cache_point!r}, expected one of {', '.join(CACHE_POINTS)}.")
+        self._check_range("tolerance", 0.0, 1.0, "0 turns reuse off")
+        self._check_range("max_reuse", 1, 100, "6 is the default")
+        self._check_range("order", 0, 2, "0 frozen, 1 linear, 2 quadratic")
+        self._check_range("threshold", 0.0, 1.0, "0 turns reuse off, 0.15 is the paper's value")
+        self._check_range("reuse_interval", 0, 100, "0 means 10 % of the steps")
+        self._check_range("start_step", -10_000, 10_000, "0 is the first step of the run")
+        self._check_range("end_step", -10_000, 10_000, "-1 is the last step of the run")
+        self._check_range("monitor_every", 1, 1_000, "1 reads every block")
+        self._check_range("tokens", 1, 4_096, "256 is the default")
+        same_origin = (self.start_step < 0) == (self.end_step < 0)
+        if same_origin and self.start_step > self.end_step:
+            raise ConfigError(
+                f"start_step {self.start_step} is after end_step {self.end_step}, so no step could be reused. "
+                "Lower start_step or raise end_step."
+            )
+
+    def _check_range(self, name: str, low: float, high: float, hint: str) -> None:
+        value = getattr(self, name)
+        if not math.isfinite(value) or not low <= value <= high:
+            raise ConfigError(f"{name} is {value}, expected {low} to {high} ({hint}).")
+
+    @property
+    def limit(self) -> float:
+        """The number that this mode holds its measurements against."""
+        if self.mode != ADAPTIVE:
+            return self.threshold
+        return PRESETS.get(self.preset, self.tolerance)
+
+    @property
+    def caches_output(self) -> bool:
+        """True where the model's output is forecast, False where block features are."""
+        return self.mode == ADAPTIVE and self.cache_point != FEATURES
+
+    def monitored_blocks(self, block_count: int) -> tuple[int, ...]:
+        """Indices of the blocks whose change is measured: none where only the output is judged, all in "per block"."""
+        if self.caches_output:
+            return ()
+        if self.mode == PER_BLOCK:
+            return tuple(range(block_count))
+        chosen = set(range(0, block_count, self.monitor_every)) | {block_count - 1}
+        return tuple(sorted(chosen))

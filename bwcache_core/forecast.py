@@ -1,0 +1,89 @@
+"""What a reused step returns: the features of earlier computed steps, carried forward.
+
+Order 0 repeats the last ones (frozen, as in the paper). Order p lays a polynomial of degree p through the last p + 1.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import torch
+
+
+def lagrange_weights(nodes: Sequence[float], target: float) -> list[float]:
+    """Weights w with sum_i w_i f(nodes_i) = p(target), p the polynomial through all nodes. They add up to 1."""
+    weights = []
+    for i, node in enumerate(nodes):
+        weight = 1.0
+        for j, other in enumerate(nodes):
+            if j != i:
+                weight *= (target - other) / (node - other)
+        weights.append(weight)
+    return weights
+
+
+class FeatureHistory:
+    """The last `order` + 1 features of one condition, newest last, each with its coordinate.
+
+    Holds copies: blocks and controls of several models write into their tensors in place. Samples of the same
+    features are kept beside them, to judge forecasts when the features themselves had to make room.
+    """
+
+    def __init__(self, order: int) -> None:
+        self.entries: deque[tuple[float, torch.Tensor]] = deque(maxlen=order + 1)
+        self.samples: deque[tuple[float, torch.Tensor]] = deque(maxlen=order + 1)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for _, tensor in (*self.entries, *self.samples))
+
+    def clear(self) -> None:
+        self.entries.clear()
+        self.samples.clear()
+
+    def make_room(self, coordinate: float) -> None:
+        """Drop what `store` will replace, before the block stack runs: one tensor less at the peak."""
+        self.entries = without(self.entries, coordinate)
+        if len(self.entries) == self.entries.maxlen:
+            self.entries.popleft()
+
+    def store(self, coordinate: float, features: torch.Tensor, sample: torch.Tensor) -> None:
+        """Keep a copy of `features`, and `sample`. A second evaluation at the same coordinate replaces the first."""
+        self.make_room(coordinate)
+        self.entries.append((coordinate, features.clone()))
+        self.samples = without(self.samples, coordinate)
+        self.samples.append((coordinate, sample))
+
+    def judge(self, coordinate: float, sample: torch.Tensor) -> list[torch.Tensor]:
+        """Differences between `sample` and what forecasts of order 0, 1, ... expected here. Call before `store`."""
+        earlier = [(node, old) for node, old in self.samples if node != coordinate]
+        differences = []
+        for count in range(1, len(earlier) + 1):
+            differences.append(extrapolate(earlier[-count:], coordinate) - sample)
+        return differences
+
+    def forecast(self, coordinate: float, order: int) -> torch.Tensor:
+        """Features expected at `coordinate`: a fresh tensor, safe to write into. Order 0 is bit-exact."""
+        return extrapolate(list(self.entries)[-(order + 1) :], coordinate)
+
+
+def without(nodes: deque[tuple[float, torch.Tensor]], coordinate: float) -> deque[tuple[float, torch.Tensor]]:
+    """`nodes` less any at `coordinate`: samplers come back to a sigma, and no polynomial has two values at one place."""
+    return deque((node for node in nodes if node[0] != coordinate), nodes.maxlen)
+
+
+def extrapolate(nodes: Sequence[tuple[float, torch.Tensor]], coordinate: float) -> torch.Tensor:
+    """Value at `coordinate` of the polynomial through all nodes: a fresh tensor. One node is repeated bit-exactly."""
+    if len(nodes) == 1:
+        return nodes[0][1].clone()
+    weights = lagrange_weights([node for node, _ in nodes], coordinate)
+    if len(nodes) == 2:  # one kernel, rounded once in half precision
+        return torch.lerp(nodes[0][1], nodes[1][1], weights[1])
+    total = nodes[0][1] * weights[0]
+    for weight, (_, features) in zip(weights[1:], nodes[1:], strict=True):
+        total.add_(features, alpha=weight)
+    return total

@@ -1,0 +1,175 @@
+"""One sampling run: its evaluations, its streams, its decisions, its report. Dropped when the run ends."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from .config import ADAPTIVE, PER_BLOCK, BWCacheConfig
+from .forecast import FeatureHistory
+from .measurement import DeviceSums, combine, read_sums
+from .model_pass import ModelPass, PassSettings
+from .modes import make_policy
+from .policy import Decision, Measured, Position, RunShape, resolve_interval, resolve_window
+from .report import RunReport, StepReport
+from .stream import Stream, StreamKey
+
+FEW_STEPS = 8
+
+
+def step_of(sigma: float, sigmas: Sequence[float]) -> int:
+    """0-based step whose interval holds `sigma`, in a schedule of steps + 1 sigmas that falls, or rises (flipped).
+
+    Samplers evaluate slightly off a sigma of the schedule, between two, or go back again: never assume equality.
+    """
+    if sigmas[-1] > sigmas[0]:
+        reached = sum(s <= sigma * (1.0 + 1e-4) for s in sigmas)
+    else:
+        reached = sum(s >= sigma * (1.0 - 1e-4) for s in sigmas)
+    return min(max(reached, 1), len(sigmas) - 1) - 1
+
+
+def schedule_place(sigma: float, sigmas: Sequence[float]) -> float:
+    """`sigma` as a real-valued step: 3.5 lies halfway, in sigma, between those of steps 3 and 4."""
+    step = step_of(sigma, sigmas)
+    width = sigmas[step] - sigmas[step + 1]
+    return step + (sigmas[step] - sigma) / width if width else float(step)
+
+
+class Session:
+    """State of one run. Order of calls: begin_evaluation, begin_pass / finish_pass once per model call,
+    end_evaluation, and close at the end whatever happened. Model calls may come from several threads.
+
+    sigmas: the run's schedule, steps + 1 numbers. on_step: called with each finished StepReport.
+    """
+
+    def __init__(self, config: BWCacheConfig, block_count: int, sigmas: Sequence[float], model: str = "",
+                 on_step: Callable[[StepReport], None] | None = None) -> None:
+        steps = max(len(sigmas) - 1, 1)
+        self.config = config
+        self.sigmas = list(sigmas)
+        self.on_step = on_step
+        self.policy = make_policy(config, RunShape(steps, block_count, ends_at_zero=self.sigmas[-1] == 0.0))
+        monitored = frozenset(config.monitored_blocks(block_count))
+        self.settings = PassSettings(
+            block_count, monitored, config.tokens, config.mode == PER_BLOCK, config.caches_output
+        )
+        self.streams: dict[StreamKey, Stream] = {}
+        self.measured: list[Measured] = []
+        self.report = RunReport(config.mode, config.limit, resolve_interval(config, steps), steps, block_count,
+                                self.sigmas, model)
+        self.report.warnings += schedule_warnings(config, steps)
+        self.position: Position | None = None
+        self.decision = Decision()
+        self._lock = threading.Lock()
+        self._occurrences: dict[StreamKey, int] = {}
+        self._unread: list[DeviceSums] = []
+        self._current: StepReport | None = None
+        self._began = 0.0
+
+    def begin_evaluation(self, timestep: torch.Tensor) -> None:
+        """Read sigma and the last evaluation's sums (the one host sync), then decide for all conditions alike."""
+        if self.position is not None:  # the last evaluation raised: only some of its conditions are up to date
+            self._drop_tensors()
+        sigma = self._settle(timestep)
+        evaluation = len(self.report.steps)
+        self.position = Position(evaluation, step_of(sigma, self.sigmas), schedule_place(sigma, self.sigmas))
+        self.decision = self.policy.decide(self.position, self.measured)
+        self._occurrences.clear()
+        self._current = StepReport(evaluation, self.position.step, sigma, "compute", self.decision.reason)
+        self._began = time.perf_counter()
+
+    def begin_pass(self, keys: Sequence[StreamKey]) -> ModelPass:
+        """A model call over the conditions `keys`, in batch order. Only inside an evaluation."""
+        with self._lock:
+            streams = [self._stream(key) for key in keys]
+        return ModelPass(self.settings, self.position, self.decision, streams)
+
+    def finish_pass(self, model_pass: ModelPass) -> None:
+        """Commit a model call that went through. A call that raised is never finished, so it leaves nothing usable."""
+        with self._lock:
+            self._unread += model_pass.finish()
+            reused = model_pass.reused or frozenset()
+            current = self._current
+            first = current.blocks_total == 0
+            current.reused_blocks = sorted(reused if first else reused & set(current.reused_blocks))
+            current.blocks_total += self.settings.block_count
+            current.blocks_run += self.settings.block_count - len(reused)
+
+    def end_evaluation(self) -> None:
+        """Forget the conditions that did not take part, and account for what is held."""
+        evaluation = self.position.evaluation
+        self.streams = {key: stream for key, stream in self.streams.items() if stream.evaluation == evaluation}
+        current = self._current
+        current.cache_bytes = sum(stream.nbytes for stream in self.streams.values())
+        skipped = current.blocks_total - current.blocks_run
+        if not skipped and self.decision.reuse:
+            current.reason = "a condition holds no features that fit"
+        if skipped:
+            current.action = "partial" if current.blocks_run else "reuse"
+        self.position = None
+
+    def close(self, finished: bool) -> RunReport:
+        """End of the run: read what is left if it went well, drop every tensor, return the report."""
+        if finished and self._current:
+            self._settle(None)
+        self.report.finished = finished
+        self._drop_tensors()
+        self.settings.token_index.clear()
+        self.position = None
+        return self.report
+
+    def _drop_tensors(self) -> None:
+        self.streams.clear()
+        self._unread.clear()
+
+    def _settle(self, timestep: torch.Tensor | None) -> float | None:
+        """Close the books of the evaluation before this one."""
+        sigma, streams = read_sums(timestep, self._unread)
+        self._unread = []
+        current, self._current = self._current, None
+        if current is None:
+            return sigma
+        current.seconds = time.perf_counter() - self._began
+        place = schedule_place(current.sigma, self.sigmas)
+        measured = combine(Position(current.evaluation, current.step, place), streams)
+        current.change, current.block_changes, current.error = measured.change, measured.changes, measured.error
+        current.forecast_errors = list(measured.forecast_errors)
+        current.conditions = {s.label: s.change for s in streams if s.change is not None}
+        if current.action != "reuse":
+            self.measured.append(measured)
+        if measured.error:
+            self._drop_tensors()  # nothing may be compared with broken features, or extrapolated from them
+        self.report.steps.append(current)
+        if self.on_step:
+            self.on_step(current)
+        return sigma
+
+    def _stream(self, key: StreamKey) -> Stream:
+        occurrence = self._occurrences.get(key, 0)
+        self._occurrences[key] = occurrence + 1
+        key = key._replace(occurrence=occurrence)
+        if key not in self.streams:
+            order = self.config.order if self.config.mode == ADAPTIVE else 0
+            self.streams[key] = Stream(key.label, FeatureHistory(order))
+        return self.streams[key]
+
+
+def schedule_warnings(config: BWCacheConfig, steps: int) -> list[str]:
+    """What a user should know about this run before it starts."""
+    warnings = []
+    start, end = resolve_window(config, steps)
+    if start > end or start >= steps or end < 0:
+        warnings.append(
+            f"start_step {config.start_step} and end_step {config.end_step} leave no step of this {steps}-step run "
+            "to reuse. Lower start_step or raise end_step."
+        )
+    if steps < FEW_STEPS:
+        warnings.append(
+            f"This run has {steps} steps. Under {FEW_STEPS}, steps differ too much to be reused well: "
+            "remove BWCache here, or check the result against a run without it."
+        )
+    return warnings

@@ -1,0 +1,78 @@
+"""What one condition remembers between the evaluations of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+
+from .forecast import FeatureHistory
+
+CONDITION_NAMES = {0: "cond", 1: "uncond"}
+
+
+class StreamKey(NamedTuple):
+    """Identity of a condition within a run. Never a position in a batch: the batching changes while a run goes on.
+
+    condition: the host's index (0 = cond, 1 = uncond). uuid: the host's name of the prompt. window: frame indices of
+    a context window. model, device: where it runs. occurrence: how often the same identity came before in this
+    evaluation (extra guidance passes, areas). shape, dtype: of one condition's model input.
+    """
+
+    condition: int
+    uuid: Hashable
+    window: tuple[int, ...] | None
+    model: Hashable
+    device: str
+    shape: tuple[int, ...]
+    dtype: str
+    occurrence: int = 0
+
+    @property
+    def label(self) -> str:
+        parts = [CONDITION_NAMES.get(self.condition, f"condition {self.condition}")]
+        if self.window:
+            parts.append(f"frames {self.window[0]}-{self.window[-1]}")
+        if self.occurrence:
+            parts.append(f"pass {self.occurrence + 1}")
+        return " ".join(parts)
+
+
+class BlockSample(NamedTuple):
+    """Sampled tokens of one block's output, (B, S, D), and the step they were computed at."""
+
+    step: int
+    tokens: torch.Tensor
+
+
+Residual = dict[str, torch.Tensor]  # feature name -> block output minus block input, (B, L, D)
+
+
+@dataclass
+class Stream:
+    """Features, samples and residuals of one condition. Everything in it belongs to one run.
+
+    entry: row shape, type and device of each feature at the first block when it last computed; others do not fit.
+    evaluation: the last evaluation this condition took part in; a gap makes what is stored too old to use.
+    """
+
+    label: str
+    history: FeatureHistory
+    samples: dict[int, BlockSample] = field(default_factory=dict)
+    residuals: dict[int, Residual] = field(default_factory=dict)
+    entry: dict[str, tuple] = field(default_factory=dict)
+    evaluation: int = -1
+
+    def forget(self) -> None:
+        """Drop every tensor: features of another shape are neither compared nor extrapolated."""
+        self.history.clear()
+        self.samples.clear()
+        self.residuals.clear()
+
+    @property
+    def nbytes(self) -> int:
+        residual_bytes = sum(tensor.nbytes for residual in self.residuals.values() for tensor in residual.values())
+        sample_bytes = sum(sample.tokens.nbytes for sample in self.samples.values())
+        return self.history.nbytes + sample_bytes + residual_bytes

@@ -1,0 +1,169 @@
+"""Attaching a cache to a model: the only file that knows ComfyUI's hook points.
+
+Three keyed wrappers go on a clone of the ModelPatcher, nothing on the module. OUTER_SAMPLE makes the Session of a run
+and drops it, PREDICT_NOISE is one evaluation, DIFFUSION_MODEL one pass. Block hooks are laid at each pass around
+whatever hooks are there by then, so other packs' hooks are called and none can replace ours.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import torch
+
+from ..bwcache_core.config import BWCacheConfig
+from ..bwcache_core.model_pass import ModelPass
+from ..bwcache_core.report import RunReport, RunStats, StepReport
+from ..bwcache_core.session import Session
+from ..bwcache_core.stream import StreamKey
+from .families import BlockLayout, block_layout
+
+KEY = "bwcache"
+# Values of comfy.patcher_extension.WrappersMP. Spelled out: the embedded host runs this file without ComfyUI.
+OUTER_SAMPLE, PREDICT_NOISE, DIFFUSION_MODEL = "outer_sample", "predict_noise", "diffusion_model"
+RIVAL_WRAPPERS = {"easycache": "EasyCache", "lazycache": "LazyCache"}
+RIVAL_FUNCTIONS = {"teacache": "TeaCache", "magcache": "MagCache"}
+
+logger = logging.getLogger(__name__)
+
+
+def attach(model, config: BWCacheConfig, stats: RunStats, on_step: Callable[[StepReport], None] | None = None):
+    """Clone of `model` (a ModelPatcher) that caches. Attaching again replaces the earlier cache.
+
+    stats receives a RunReport per run, on_step each evaluation. Costs nothing until sampling; the input is untouched.
+    Raises UnsupportedModelError.
+    """
+    layout = block_layout(model.get_model_object("diffusion_model"))
+    clone = model.clone()
+    wrappers = {
+        OUTER_SAMPLE: _outer_sample(config, layout, stats, on_step),
+        PREDICT_NOISE: _predict_noise,
+        DIFFUSION_MODEL: _diffusion_model(layout),
+    }
+    for hook_point, wrapper in wrappers.items():
+        clone.remove_wrappers_with_key(hook_point, KEY)
+        clone.add_wrapper_with_key(hook_point, KEY, wrapper)
+    return clone
+
+
+def _outer_sample(config: BWCacheConfig, layout: BlockLayout, stats: RunStats, on_step) -> Callable:
+    def run_with_session(executor, *args, **kwargs):
+        guider = executor.class_obj
+        sigmas = kwargs["sigmas"] if "sigmas" in kwargs else args[3]
+        session = Session(config, layout.block_count, sigmas.tolist(), layout.model, _observer(config, on_step))
+        session.report.warnings += rival_warnings(guider.model_options)
+        plain_options = guider.model_options
+        guider.model_options = with_session(plain_options, session)
+        finished = False
+        try:
+            result = executor(*args, **kwargs)
+            finished = True
+            return result
+        finally:  # a cancel is a BaseException
+            guider.model_options = plain_options
+            report = session.close(finished)
+            stats.runs.append(report)
+            log_report(report)
+
+    return run_with_session
+
+
+def _predict_noise(executor, *args, **kwargs):
+    """One evaluation: all conditions, windows and extra guidance passes inside it share one decision."""
+    session = find_session(executor.class_obj.model_options)
+    if session is None:
+        return executor(*args, **kwargs)
+    session.begin_evaluation(kwargs["timestep"] if "timestep" in kwargs else args[1])
+    result = executor(*args, **kwargs)
+    session.end_evaluation()
+    return result
+
+
+def _diffusion_model(layout: BlockLayout) -> Callable:
+    @torch.compiler.disable  # decisions change from step to step: traced, they would freeze
+    def run_pass(executor, *args, **kwargs):
+        options = kwargs.get("transformer_options") or next((a for a in reversed(args) if isinstance(a, dict)), {})
+        session = options.get(KEY)
+        if session is None or session.position is None or "uuids" not in options:
+            return executor(*args, **kwargs)
+        model_pass = session.begin_pass(stream_keys(options, args[0], executor.class_obj))
+        if model_pass.needs_hooks:
+            hooked = with_block_hooks(options, layout, model_pass)
+            args = [hooked if a is options else a for a in args]
+            kwargs = {name: hooked if value is options else value for name, value in kwargs.items()}
+        result = model_pass.run_model(lambda: executor(*args, **kwargs))
+        session.finish_pass(model_pass)
+        return result
+
+    return run_pass
+
+
+def find_session(model_options: dict) -> Session | None:
+    return model_options.get("transformer_options", {}).get(KEY)
+
+
+def with_session(model_options: dict, session: Session) -> dict:
+    """Copy of the run's options that carries the session. ComfyUI copies dicts at every call but shares objects."""
+    options = {**model_options.get("transformer_options", {}), KEY: session}
+    return {**model_options, "transformer_options": options}
+
+
+def stream_keys(options: dict, model_input: torch.Tensor, model: object) -> list[StreamKey]:
+    """Identities of the conditions in one model call, in batch order.
+
+    model_input: (conditions * rows, ...). Areas share a uuid between cond and uncond and windows share all of them,
+    so neither the uuid nor the place in the batch is enough.
+    """
+    conditions, uuids = options["cond_or_uncond"], options["uuids"]
+    window = options.get("context_window")
+    frames = tuple(window.index_list) if window is not None else None
+    shape = (model_input.shape[0] // len(uuids), *model_input.shape[1:])
+    device, dtype = str(model_input.device), str(model_input.dtype)
+    return [StreamKey(c, u, frames, id(model), device, shape, dtype) for c, u in zip(conditions, uuids, strict=True)]
+
+
+def with_block_hooks(options: dict, layout: BlockLayout, model_pass: ModelPass) -> dict:
+    """Copy of transformer_options whose block hooks run `model_pass` around the hooks that are there."""
+    replace = options.get("patches_replace", {})
+    hooks = dict(replace.get("dit", {}))
+    for block, key in enumerate(layout.keys):
+        hooks[key] = _block_hook(model_pass, block, hooks.get(key))
+    return {**options, "patches_replace": {**replace, "dit": hooks}}
+
+
+def _block_hook(model_pass: ModelPass, block: int, inner: Callable | None) -> Callable:
+    def hook(args: dict, extra: dict) -> dict:
+        def compute(block_args: dict) -> dict:
+            return inner(block_args, extra) if inner else extra["original_block"](block_args)
+
+        return model_pass.run_block(block, args, compute)
+
+    return hook
+
+
+def rival_warnings(model_options: dict) -> list[str]:
+    """A second cache on the same model would reuse what is already reused."""
+    wrappers = model_options.get("transformer_options", {}).get("wrappers", {})
+    keys = {key for by_key in wrappers.values() for key in by_key}
+    found = [name for key, name in RIVAL_WRAPPERS.items() if key in keys]
+    function = model_options.get("model_function_wrapper")
+    origin = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}".lower()
+    found += [name for key, name in RIVAL_FUNCTIONS.items() if key in origin]
+    return [f"{name} is on the same model: two caches add up their errors. Remove one of them." for name in found]
+
+
+def _observer(config: BWCacheConfig, on_step) -> Callable[[StepReport], None]:
+    def observe(step: StepReport) -> None:
+        if config.verbose:
+            logger.info("BWCache step %d: %s (%s)", step.step, step.action, step.reason)
+        if on_step:
+            on_step(step)
+
+    return observe
+
+
+def log_report(report: RunReport) -> None:
+    logger.info(report.summary())
+    for text in report.warnings + report.errors:
+        logger.warning("BWCache: %s", text)
