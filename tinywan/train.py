@@ -206,7 +206,7 @@ class Trainer:
         return {
             "title": "TinyWan",
             "source": "trained from scratch by tinywan/train.py on procedural clips from tinywan/data.py",
-            "objective": f"rectified flow, logit-normal times at shift {TRAIN_SHIFT:g}, averaged weights",
+            "objective": f"rectified flow, logit-normal and uniform times at shift {TRAIN_SHIFT:g}, averaged weights",
             "clips": str(self.clips),
             "updates": str(self.step),
             "minutes": f"{self.elapsed / 60:.1f}",
