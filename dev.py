@@ -61,10 +61,11 @@ def parse_arguments(arguments: list[str]) -> tuple[str, argparse.Namespace, list
 
 def run_program(module: str, arguments: list[str]) -> int:
     """Run a module of the pack in an environment that has what it needs."""
-    from devtools.environment import own_python
+    from devtools.comfyui import program_environment
 
+    python, variables = program_environment()
     loader = Path(__file__).resolve().parent / "devtools" / "pack.py"
-    return subprocess.run([own_python(), loader, module, *arguments]).returncode
+    return subprocess.run([python, loader, module, *arguments], env=variables).returncode
 
 
 def test(options: argparse.Namespace, extra: list[str]) -> int:

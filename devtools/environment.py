@@ -57,7 +57,7 @@ def overlay(base: Path, only: Iterable[str] = ()) -> Path:
         LOGGER.info("Setting up %s over %s, which stays as it is ...", folder.relative_to(ROOT), prefix)
         _create(base, folder)
         _see_packages_of(folder, sites)
-        _install(folder, wanted, stamp)
+        _install(folder, wanted, stamp, "--quiet")
     return _python(folder)
 
 
@@ -117,9 +117,9 @@ def _see_packages_of(folder: Path, sites: Iterable[str]) -> None:
     (Path(own) / "bwcache_overlay.pth").write_text(lines, encoding="utf-8")
 
 
-def _install(folder: Path, requirements: Iterable[str], stamp: str) -> None:
+def _install(folder: Path, requirements: Iterable[str], stamp: str, *options: str) -> None:
     """Install with pip, which reads the registry's address from its own configuration (PIP_INDEX_URL and so on)."""
-    command = [_python(folder), "-m", "pip", "install", "--disable-pip-version-check", *requirements]
+    command = [_python(folder), "-m", "pip", "install", "--disable-pip-version-check", *options, *requirements]
     if subprocess.run(command, stdout=sys.stderr).returncode != 0:
         raise SetupError("pip could not install what dev.py needs (see above). Is a package registry reachable?")
     (folder / "bwcache-dev.stamp").write_text(stamp, encoding="utf-8")

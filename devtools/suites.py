@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import shutil
@@ -15,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .comfyui import checkouts
 from .environment import HOST_TOOLS, SetupError, overlay, own_python
 from .pack import ROOT
 
@@ -118,18 +118,6 @@ def on_comfyui(checkout, paths: Sequence[Path], selection: Selection) -> Outcome
     if outcome.passed or outcome.failed or outcome.note:
         return outcome
     return replace(outcome, failed=1, note="NOTHING RAN: every test was skipped")
-
-
-def checkouts() -> list:
-    """ComfyUI checkouts on this machine, as the tests themselves find them."""
-    path = TESTS / "hosts" / "checkouts.py"
-    if not path.exists():
-        return []
-    spec = importlib.util.spec_from_file_location("bwcache_checkouts", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module.find_checkouts()
 
 
 def browser_code() -> Outcome:
