@@ -120,9 +120,11 @@ class RunReport:
         if self.mode == "per block":
             changes = [change for step in self.steps for change in step.block_changes.values()]
         if changes and min(changes) >= self.threshold:
+            suggested = suggested_threshold(changes)
+            advice = f"Try a threshold of {suggested:g}." if suggested <= 1 else "Its steps are too far apart."
             return (
                 f"Nothing was reused: threshold {self.threshold:g} is under the smallest change seen, "
-                f"{min(changes):.4f}. Try a threshold of {suggested_threshold(changes):g}."
+                f"{min(changes):.4f}. {advice}"
             )
         reasons = {step.reason: None for step in reversed(self.steps)}
         return "Nothing was reused: " + ", ".join(list(reasons)[:3]) + "."
@@ -143,8 +145,11 @@ class RunReport:
 
 
 def suggested_threshold(changes: Sequence[float]) -> float:
-    """A threshold that half of the steps seen would have met, in two digits."""
-    return float(f"{statistics.median(changes):.2g}")
+    """A threshold that half of the steps seen would have been under: their median, rounded up to two digits."""
+    median = statistics.median(changes)
+    digit = 10.0 ** (math.floor(math.log10(median)) - 1)
+    rounded = float(f"{median:.2g}")
+    return rounded if rounded > median else float(f"{rounded + digit:.2g}")
 
 
 def finite_only(value):

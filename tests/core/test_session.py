@@ -5,9 +5,12 @@ from __future__ import annotations
 import gc
 import math
 import threading
+import weakref
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from bwcache_pack.bwcache_core.session import step_of
 from bwcache_pack.tests.core.toys import COND, UNCOND, Run, ToyHunyuan, ToyModel, condition, falling
@@ -436,31 +439,44 @@ def test_one_transfer_per_evaluation(monkeypatch):
     assert run.actions == "CCRRCRRCRR"
 
 
-def live_tensors() -> set[int]:
-    gc.collect()
-    return {id(thing) for thing in gc.get_objects() if type(thing) is torch.Tensor}
+class Born(TorchFunctionMode):
+    """Remembers every tensor made while it is active, without keeping it alive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tensors: list[weakref.ref] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.tensors += [weakref.ref(leaf) for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
+        return out
+
+    @property
+    def alive(self) -> int:
+        return sum(tensor() is not None for tensor in self.tensors)
 
 
 @pytest.mark.parametrize("mode", ["paper", "per block"])
 @pytest.mark.parametrize("finished", [True, False])
 def test_close_drops_every_tensor(mode, finished):
-    before = live_tensors()
-    run = Run(ToyHunyuan(), falling(10), mode=mode, reuse_interval=2)
-    run.evaluate_all(falling(10)[:5], lambda i: [condition(COND, slowly(1, i))])
-    assert live_tensors() > before
-    run.session.close(finished)
-    assert live_tensors() <= before
+    with Born() as born:
+        run = Run(ToyHunyuan(), falling(10), mode=mode, reuse_interval=2)
+        run.evaluate_all(falling(10)[:5], lambda i: [condition(COND, slowly(1, i))])
+        assert born.alive > 0
+        run.session.close(finished)
+        assert born.alive == 0
     assert run.session.report.finished is finished
 
 
 def test_close_after_an_exception_drops_every_tensor():
-    before = live_tensors()
-    run = Run(ToyModel([STACK[0], spoil((9, 9, 9), 0.0, at_call=2)]), falling(10))
-    run.evaluate(10.0, [condition(COND, 1.0)])
-    with pytest.raises(IndexError):
-        run.evaluate(9.0, [condition(COND, 1.0)])
-    report = run.session.close(False)
-    assert live_tensors() <= before
+    with Born() as born:
+        run = Run(ToyModel([STACK[0], spoil((9, 9, 9), 0.0, at_call=2)]), falling(10))
+        run.evaluate(10.0, [condition(COND, 1.0)])
+        with pytest.raises(IndexError):
+            run.evaluate(9.0, [condition(COND, 1.0)])
+        report = run.session.close(False)
+        gc.collect()  # the traceback
+        assert born.alive == 0
     assert report.evaluations == 1
 
 
