@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bwcache_pack.bwcache_core.forecast import lagrange_weights
+from bwcache_pack.bwcache_core.forecast import FeatureHistory, lagrange_weights
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,97 @@ def test_weights_reproduce_a_polynomial_of_their_degree(degree):
 
 def test_weights_are_plain_numbers():
     assert not isinstance(lagrange_weights([0.0, 1.0], 2.0)[0], torch.Tensor)
+
+
+def full(value: float, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.full((1, 2, 3), value, dtype=dtype)
+
+
+def history(order: int, *entries: tuple[float, float]) -> FeatureHistory:
+    """A history of constant features, (coordinate, value) in the order computed, sampled whole."""
+    made = FeatureHistory(order)
+    for coordinate, value in entries:
+        made.make_room(coordinate)
+        made.store(coordinate, full(value), full(value))
+    return made
+
+
+FORECASTS = [
+    # order of the history, (coordinate, value) of what was computed, order of the forecast, target, expected
+    (0, [(0.0, 3.0)], 0, 5.0, 3.0),
+    (0, [(0.0, 3.0), (1.0, 4.0)], 0, 5.0, 4.0),  # frozen: the newest
+    (1, [(0.0, 3.0), (1.0, 4.0)], 0, 5.0, 4.0),
+    (1, [(0.0, 3.0), (1.0, 4.0)], 1, 3.0, 6.0),  # a line: one more per step
+    (1, [(9.0, 9.0), (0.0, 3.0), (2.0, 7.0)], 1, 3.0, 9.0),  # only the last two
+    (1, [(0.0, 3.0)], 1, 3.0, 3.0),  # one node is all there is
+    (2, [(0.0, 0.0), (1.0, 1.0), (2.0, 4.0)], 2, 3.0, 9.0),  # a parabola
+    (2, [(0.0, 0.0), (1.0, 1.0), (2.0, 4.0)], 1, 3.0, 7.0),
+    (2, [(0.0, 0.0), (1.0, 1.0), (2.0, 4.0)], 0, 3.0, 4.0),
+    (1, [(0.0, 3.0), (1.0, 9.0), (1.0, 4.0)], 1, 3.0, 6.0),  # the second evaluation of a step replaces the first
+    (2, [(0.0, 0.0), (1.0, 7.0), (2.0, 4.0), (1.0, 1.0)], 2, 3.0, 9.0),  # also when another came between
+]
+
+
+@pytest.mark.parametrize(("kept", "entries", "order", "target", "expected"), FORECASTS)
+def test_forecasts_by_hand(kept, entries, order, target, expected):
+    assert torch.equal(history(kept, *entries).forecast(target, order), full(expected))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_order_0_is_bit_exact(dtype):
+    features = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(1)).to(dtype)
+    made = FeatureHistory(1)
+    made.store(0.0, full(1.0), full(1.0))
+    made.store(1.0, features, features)
+    forecast = made.forecast(7.0, 0)
+    assert forecast.dtype == dtype
+    assert torch.equal(forecast, features)
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_a_forecast_is_fresh_and_what_is_stored_is_a_copy(order):
+    made, sources = FeatureHistory(2), [full(0.0), full(1.0), full(4.0)]
+    for i, source in enumerate(sources):
+        made.store(float(i), source, source.clone())
+        source.fill_(100.0)  # as blocks that write in place do
+    first = made.forecast(3.0, order)
+    expected = first.clone()
+    first.fill_(-100.0)  # as controls that write in place do
+    assert torch.equal(made.forecast(3.0, order), expected)
+    assert expected.unique().tolist() == [[4.0], [7.0], [9.0]][order]
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_room_is_made_for_one_more_before_the_blocks_run(order):
+    """At the peak, while blocks run, the history holds one tensor less than afterwards."""
+    made = history(order, *[(float(i), float(i)) for i in range(5)])
+    assert len(made) == order + 1
+    made.make_room(5.0)
+    assert len(made) == order
+    made.store(5.0, full(5.0), full(5.0))
+    assert len(made) == order + 1
+
+
+def test_room_is_made_at_the_same_coordinate_alone():
+    made = history(2, (0.0, 0.0), (1.0, 1.0), (2.0, 4.0))
+    made.make_room(1.0)
+    assert len(made) == 2
+    made.store(1.0, full(8.0), full(8.0))
+    assert made.forecast(2.0, 1).unique().tolist() == [4.0]
+
+
+def test_forecasts_that_could_have_been_are_judged_though_the_oldest_features_are_gone():
+    made = history(2, (0.0, 0.0), (1.0, 1.0), (2.0, 4.0))
+    made.make_room(3.0)
+    missed = made.judge(3.0, full(10.0))
+    assert [m.unique().tolist() for m in missed] == [[4.0 - 10.0], [7.0 - 10.0], [9.0 - 10.0]]
+
+
+def test_a_second_evaluation_is_not_judged_by_the_first():
+    made = history(1, (0.0, 3.0), (1.0, 9.0))
+    assert [m.unique().tolist() for m in made.judge(1.0, full(4.0))] == [[-1.0]]  # 3 against 4
+
+
+def test_bytes_count_features_and_samples():
+    assert history(1).nbytes == 0
+    assert history(1, (0.0, 1.0), (1.0, 1.0), (2.0, 1.0)).nbytes == 2 * 2 * full(1.0).nbytes
