@@ -2,11 +2,13 @@
 
 At a computed evaluation the forecast that would have been used is compared with what came out. A polynomial through
 the nodes c_0..c_p errs by f^(p+1)/(p+1)! * prod |c - c_i|, so error / product, measured once, predicts the error of
-the next forecast at any distance. Reuse goes on while the prediction stays under the tolerance.
+the next forecast at any distance. Reuse goes on while the prediction stays under the tolerance. A step that moves
+sigma further carries its error further, so predictions are weighted by the square root of the step's width.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,10 +54,11 @@ class AdaptivePolicy:
         return ""
 
     def _best_forecast(self, position: Position, measured: Sequence[Measured]) -> tuple[int, float]:
-        nodes = [m.position.coordinate for m in reversed(measured)]
+        nodes = list(dict.fromkeys(m.position.coordinate for m in reversed(measured)))  # as in FeatureHistory
         errors = measured[-1].forecast_errors[: self.max_order + 1]
+        weight = math.sqrt(abs(position.width / self.rules.run.mean_width))
         predicted = [
-            error * reach(position.coordinate, nodes[: p + 1]) / max(reach(nodes[0], nodes[1 : p + 2]), 1e-12)
+            weight * error * reach(position.coordinate, nodes[: p + 1]) / max(reach(nodes[0], nodes[1 : p + 2]), 1e-12)
             for p, error in enumerate(errors)
         ]
         order = min(range(len(predicted)), key=predicted.__getitem__)

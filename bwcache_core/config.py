@@ -33,6 +33,8 @@ class BWCacheConfig:
         preset: tolerance of adaptive by name; "custom" takes `tolerance`.
         tolerance: adaptive: relative L1 error allowed in a forecast. Higher is faster and drifts further. 0 never
             reuses, and the output is bit-identical to the plain model.
+        corrector: adaptive with the output cached: the first computed step after reused ones also makes up for what
+            their forecasts missed.
         max_reuse: adaptive: evaluations reused in a row at most.
         order: adaptive: degree of the forecast at most; 0 frozen, 1 linear, 2 quadratic.
         cache_point: adaptive: what is forecast. "output" of the model takes a few MB; "features" of the last block
@@ -54,6 +56,7 @@ class BWCacheConfig:
     max_reuse: int = 6
     order: int = 1
     cache_point: str = AUTO
+    corrector: bool = True
     threshold: float = 0.15
     reuse_interval: int = 0
     start_step: int = 0

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from .corrector import Served, corrected, correction_weights
 from .measurement import CachedSums, DeviceSums, cached_sums, device_sums
 from .policy import Decision, Position
 from .similarity import sample_output, sample_tokens, token_sample
@@ -39,12 +40,19 @@ class PassSettings:
 class ModelPass:
     """Runs the blocks of one model call, batched over `streams` (equal numbers of rows each, in batch order).
 
-    Tensors handed in are never kept and never written; tensors handed out are fresh or the caller's own.
+    corrects: a computed output makes up for the reused ones before it. Tensors handed in are never kept and never
+    written; tensors handed out are fresh or the caller's own.
     """
 
     def __init__(
-        self, settings: PassSettings, position: Position, decision: Decision, streams: Sequence[Stream]
+        self,
+        settings: PassSettings,
+        position: Position,
+        decision: Decision,
+        streams: Sequence[Stream],
+        corrects: bool = False,
     ) -> None:
+        self.corrects = corrects
         self.settings = settings
         self.position = position
         self.decision = decision
@@ -52,6 +60,7 @@ class ModelPass:
         self.reused: frozenset[int] | None = None  # settled at the first block, where the token count is known
         self._samples: dict[int, torch.Tensor] = {}
         self._cached: list[CachedSums] = []
+        self._passing_through = False  # blocks were skipped, and the forecast that stands for them is still to come
 
     @property
     def needs_hooks(self) -> bool:
@@ -61,14 +70,23 @@ class ModelPass:
     def run_model(self, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
         """Output of the whole model call, (rows, C, ...): computed, or the forecast where outputs are cached."""
         if not self.settings.caches_output:
-            return compute()
+            output = compute()
+            return self._again(compute) if self._passing_through else output
         if self.decision.reuse and all(self._is_recent(stream) for stream in self.streams):
             self.reused = self.decision.reuse
             return self._forecast()
         self.reused = frozenset()
         output = compute()
+        result = self._correct(output) if self.corrects else output
         self._keep(output, sample_output(output, self._index(output.flatten(2).shape[2], output.device)))
-        return output
+        return result
+
+    def _again(self, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """Output computed after all: another hook lies over the last block's, and what it saw was never computed."""
+        self.decision = Decision()
+        self.reused = None
+        self._passing_through = False
+        return compute()
 
     def run_block(self, block: int, args: Features, compute: Compute) -> Features:
         """Result of block `block` for `args`: computed by `compute`, or reused. Same keys as the block returns."""
@@ -84,6 +102,7 @@ class ModelPass:
         """Commit what was computed; call it only when the whole model call went through. Returns the unread sums."""
         for stream in self.streams:
             stream.evaluation = self.position.evaluation
+            stream.served = [*stream.served, Served(self.position, self.decision.order)] if self.reused else []
         if not self._cached:
             return []
         chunked = {block: tokens.chunk(len(self.streams)) for block, tokens in self._samples.items()}
@@ -94,6 +113,20 @@ class ModelPass:
             kept = stream.samples
             stream.samples = {**kept, **{b: s for b, s in current.items() if b not in kept or kept[b].step != s.step}}
         return sums
+
+    def _correct(self, output: torch.Tensor) -> torch.Tensor:
+        """`output` with what the conditions' reused evaluations lack added. The caller's tensor where nothing does."""
+        if not any(stream.served for stream in self.streams):
+            return output
+        chunks = output.chunk(len(self.streams))
+        return torch.cat([self._correct_stream(s, rows) for s, rows in zip(self.streams, chunks, strict=True)])
+
+    def _correct_stream(self, stream: Stream, output: torch.Tensor) -> torch.Tensor:
+        if not stream.served or not self._is_recent(stream):
+            return output
+        nodes, earlier = zip(*stream.history.entries, strict=True)
+        weights = correction_weights(nodes, stream.served, self.position)
+        return corrected(output, earlier, weights) if weights else output
 
     def _settle(self, args: Features) -> None:
         fits = all(self._fits(stream, args) for stream in self.streams)
@@ -159,7 +192,8 @@ class ModelPass:
 
     def _replay(self, block: int, args: Features) -> Features:
         """Reuse of the whole stack: blocks pass their input through, the last one returns the forecast."""
-        if block != self.settings.block_count - 1:
+        self._passing_through = block != self.settings.block_count - 1
+        if self._passing_through:
             return args
         return {**args, HIDDEN: self._forecast()}
 

@@ -16,11 +16,12 @@ EVALUATIONS_PER_STEP = 3  # at most, in ComfyUI's fixed-grid samplers (heunpp2, 
 
 @dataclass(frozen=True)
 class RunShape:
-    """The constants of one run: number of steps and blocks, and whether its schedule ends at sigma 0."""
+    """The constants of one run: number of steps and blocks, whether its schedule ends at sigma 0, its mean width."""
 
     steps: int
     blocks: int
     ends_at_zero: bool
+    mean_width: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,13 @@ class Position:
     """Where the sampler stands: evaluation counts model evaluations, step is the place in the sigma schedule.
 
     coordinate: the same place as a real number, along which features are extrapolated.
+    width: how far sigma falls over this step.
     """
 
     evaluation: int
     step: int
     coordinate: float = 0.0
+    width: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -32,27 +32,31 @@ def step_of(sigma: float, sigmas: Sequence[float]) -> int:
     return min(max(reached, 1), len(sigmas) - 1) - 1
 
 
-def schedule_place(sigma: float, sigmas: Sequence[float]) -> float:
-    """`sigma` as a real-valued step: 3.5 lies halfway, in sigma, between those of steps 3 and 4."""
+def position_of(evaluation: int, sigma: float, sigmas: Sequence[float]) -> Position:
+    """Where an evaluation stands. Its coordinate is a real-valued step: 3.5 lies halfway, in sigma, from 3 to 4."""
     step = step_of(sigma, sigmas)
     width = sigmas[step] - sigmas[step + 1]
-    return step + (sigmas[step] - sigma) / width if width else float(step)
+    coordinate = step + (sigmas[step] - sigma) / width if width else float(step)
+    return Position(evaluation, step, coordinate, width)
 
 
 class Session:
     """State of one run. Order of calls: begin_evaluation, begin_pass / finish_pass once per model call,
     end_evaluation, and close at the end whatever happened. Model calls may come from several threads.
 
-    sigmas: the run's schedule, steps + 1 numbers. on_step: called with each finished StepReport.
+    sigmas: the run's schedule, steps + 1 numbers. on_step: called with each finished StepReport. corrects: the
+    sampler moves the latent by width * output, so that the corrector (corrector.py) applies.
     """
 
     def __init__(self, config: BWCacheConfig, block_count: int, sigmas: Sequence[float], model: str = "",
-                 on_step: Callable[[StepReport], None] | None = None) -> None:
+                 on_step: Callable[[StepReport], None] | None = None, corrects: bool = False) -> None:
         steps = max(len(sigmas) - 1, 1)
         self.config = config
+        self.corrects = corrects and config.corrector
         self.sigmas = list(sigmas)
         self.on_step = on_step
-        self.policy = make_policy(config, RunShape(steps, block_count, ends_at_zero=self.sigmas[-1] == 0.0))
+        mean_width = (self.sigmas[0] - self.sigmas[-1]) / steps or 1.0
+        self.policy = make_policy(config, RunShape(steps, block_count, self.sigmas[-1] == 0.0, mean_width))
         monitored = frozenset(config.monitored_blocks(block_count))
         self.settings = PassSettings(
             block_count, monitored, config.tokens, config.mode == PER_BLOCK, config.caches_output
@@ -76,7 +80,7 @@ class Session:
             self._drop_tensors()
         sigma = self._settle(timestep)
         evaluation = len(self.report.steps)
-        self.position = Position(evaluation, step_of(sigma, self.sigmas), schedule_place(sigma, self.sigmas))
+        self.position = position_of(evaluation, sigma, self.sigmas)
         self.decision = self.policy.decide(self.position, self.measured)
         self._occurrences.clear()
         self._current = StepReport(evaluation, self.position.step, sigma, "compute", self.decision.reason)
@@ -86,7 +90,7 @@ class Session:
         """A model call over the conditions `keys`, in batch order. Only inside an evaluation."""
         with self._lock:
             streams = [self._stream(key) for key in keys]
-        return ModelPass(self.settings, self.position, self.decision, streams)
+        return ModelPass(self.settings, self.position, self.decision, streams, self._corrects())
 
     def finish_pass(self, model_pass: ModelPass) -> None:
         """Commit a model call that went through. A call that raised is never finished, so it leaves nothing usable."""
@@ -134,8 +138,7 @@ class Session:
         if current is None:
             return sigma
         current.seconds = time.perf_counter() - self._began
-        place = schedule_place(current.sigma, self.sigmas)
-        measured = combine(Position(current.evaluation, current.step, place), streams)
+        measured = combine(position_of(current.evaluation, current.sigma, self.sigmas), streams)
         current.change, current.block_changes, current.error = measured.change, measured.changes, measured.error
         current.forecast_errors = list(measured.forecast_errors)
         current.conditions = {s.label: s.change for s in streams if s.change is not None}
@@ -147,6 +150,11 @@ class Session:
         if self.on_step:
             self.on_step(current)
         return sigma
+
+    def _corrects(self) -> bool:
+        """The corrector knows how one output moves the latent only where every step has one evaluation."""
+        steps = {step.step for step in self.report.steps} | {self.position.step}
+        return self.corrects and len(steps) == len(self.report.steps) + 1
 
     def _stream(self, key: StreamKey) -> Stream:
         occurrence = self._occurrences.get(key, 0)

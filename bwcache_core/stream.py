@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 
+from .corrector import Served
 from .forecast import FeatureHistory
 
 CONDITION_NAMES = {0: "cond", 1: "uncond"}
@@ -55,6 +56,7 @@ class Stream:
     """Features, samples and residuals of one condition. Everything in it belongs to one run.
 
     entry: row shape, type and device of each feature at the first block when it last computed; others do not fit.
+    served: the evaluations that were reused since it last computed.
     evaluation: the last evaluation this condition took part in; a gap makes what is stored too old to use.
     """
 
@@ -63,6 +65,7 @@ class Stream:
     samples: dict[int, BlockSample] = field(default_factory=dict)
     residuals: dict[int, Residual] = field(default_factory=dict)
     entry: dict[str, tuple] = field(default_factory=dict)
+    served: list[Served] = field(default_factory=list)
     evaluation: int = -1
 
     def forget(self) -> None:
@@ -70,6 +73,7 @@ class Stream:
         self.history.clear()
         self.samples.clear()
         self.residuals.clear()
+        self.served.clear()
 
     @property
     def nbytes(self) -> int:

@@ -22,6 +22,7 @@ from .families import BlockLayout, block_layout
 KEY = "bwcache"
 # Values of comfy.patcher_extension.WrappersMP. Spelled out: the embedded host runs this file without ComfyUI.
 OUTER_SAMPLE, PREDICT_NOISE, DIFFUSION_MODEL = "outer_sample", "predict_noise", "diffusion_model"
+CORRECTABLE_SAMPLERS = {"euler", "dpmpp_2m", "res_multistep"}  # measured: benchmarks/NOTES.md
 RIVAL_WRAPPERS = {"easycache": "EasyCache", "lazycache": "LazyCache"}
 RIVAL_FUNCTIONS = {"teacache": "TeaCache", "magcache": "MagCache"}
 
@@ -51,7 +52,10 @@ def _outer_sample(config: BWCacheConfig, layout: BlockLayout, stats: RunStats, o
     def run_with_session(executor, *args, **kwargs):
         guider = executor.class_obj
         sigmas = kwargs["sigmas"] if "sigmas" in kwargs else args[3]
-        session = Session(config, layout.block_count, sigmas.tolist(), layout.model, _observer(config, on_step))
+        sampler = kwargs["sampler"] if "sampler" in kwargs else args[2]
+        corrects = sampler_name(sampler) in CORRECTABLE_SAMPLERS
+        observer = _observer(config, on_step)
+        session = Session(config, layout.block_count, sigmas.tolist(), layout.model, observer, corrects)
         session.report.warnings += rival_warnings(guider.model_options)
         plain_options = guider.model_options
         guider.model_options = with_session(plain_options, session)
@@ -101,6 +105,12 @@ def _diffusion_model(layout: BlockLayout) -> Callable:
 
 def find_session(model_options: dict) -> Session | None:
     return model_options.get("transformer_options", {}).get(KEY)
+
+
+def sampler_name(sampler: object) -> str:
+    """Name of the sampling function behind ComfyUI's KSAMPLER, or of a plain function: "euler"."""
+    function = getattr(sampler, "sampler_function", sampler)
+    return getattr(function, "__name__", "").removeprefix("sample_")
 
 
 def with_session(model_options: dict, session: Session) -> dict:

@@ -1,153 +1,185 @@
-"""The adaptive mode: what holds whatever its numbers are tuned to."""
+"""The adaptive policy on numbers, and the corrector on outputs whose best values are known by hand."""
 
-from __future__ import annotations
+import math
+from itertools import pairwise
 
 import pytest
 import torch
 
-from bwcache_pack.bwcache_core.adaptive import TAIL, WARMUP, AdaptivePolicy, reach
-from bwcache_pack.bwcache_core.config import BWCacheConfig
+from bwcache_pack.bwcache_core.adaptive import AdaptivePolicy, reach
+from bwcache_pack.bwcache_core.config import ADAPTIVE, CUSTOM, BWCacheConfig
+from bwcache_pack.bwcache_core.corrector import MAX_STRETCH, Served, corrected, correction_weights
 from bwcache_pack.bwcache_core.policy import Measured, Position, Rules, RunShape
-from bwcache_pack.tests.core.toys import COND, UNCOND, Run, ToyHunyuan, ToyModel, condition, falling
+from bwcache_pack.bwcache_core.session import Session
+from bwcache_pack.bwcache_core.stream import StreamKey
 
-POINTS = ["features", "output"]
-TINY = {"mode": "adaptive", "preset": "custom", "tolerance": 1e-4}
-
-
-def policy(tolerance: float, max_reuse: int = 3, order: int = 1, steps: int = 30) -> AdaptivePolicy:
-    rules = Rules.of(BWCacheConfig(), RunShape(steps, 2, ends_at_zero=True))
-    return AdaptivePolicy(rules, tolerance, max_reuse, order)
+STEPS = 20
 
 
-def measured(*errors: float, coordinates: tuple[float, ...] = (0.0, 1.0, 2.0)) -> list[Measured]:
-    """Computed evaluations at these coordinates; the last judged forecasts of order 0, 1, ... by these errors."""
-    earlier = [Measured(Position(i, int(c), c)) for i, c in enumerate(coordinates[:-1])]
-    last = Position(len(earlier), int(coordinates[-1]), coordinates[-1])
-    return [*earlier, Measured(last, forecast_errors=errors)]
+def policy(tolerance=0.1, max_reuse=6, order=1, ends_at_zero=True):
+    run = RunShape(STEPS, 4, ends_at_zero)
+    return AdaptivePolicy(Rules(run, 0.0, 1, 0, STEPS - 1), tolerance, max_reuse, order)
 
 
-def at(coordinate: float, evaluation: int = 3) -> Position:
-    return Position(evaluation, int(coordinate), coordinate)
+def at(step, width=1.0):
+    return Position(step, step, float(step), width)
 
 
-def test_reach_by_hand():
+def history(*errors_by_step):
+    """Measured evaluations from (step, forecast errors) pairs."""
+    return [Measured(at(step), forecast_errors=tuple(errors)) for step, errors in errors_by_step]
+
+
+def test_reach_is_the_product_of_distances():
     assert reach(5.0, [3.0, 2.0]) == 6.0
     assert reach(5.0, []) == 1.0
 
 
-PREDICTIONS = [
-    # forecast errors measured, coordinate of the next evaluation, order taken, predicted error
-    ((0.04,), 3.0, 0, 0.04),  # as far as it was measured over
-    ((0.04,), 4.0, 0, 0.08),  # frozen errs in proportion
-    ((0.9, 0.04), 3.0, 1, 0.04),  # linear: (3 - 2) (3 - 1) over (2 - 1) (2 - 0)
-    ((0.9, 0.04), 4.0, 1, 0.12),  # (4 - 2) (4 - 1) = 6, against 2
-    ((0.01, 0.04), 3.0, 0, 0.01),  # the better of the two
-]
+# Nodes 2, 1, 0 measured a linear error e at 2 over reach 1 * 2; forecasts from nodes 2, 1 reach 1 * 2 at step 3,
+# 2 * 3 at 4, 3 * 4 at 5: predictions e, 3e, 6e.
+@pytest.mark.parametrize(
+    ("step", "error", "reused"),
+    [(3, 0.09, True), (3, 0.11, False), (4, 0.03, True), (4, 0.034, False), (5, 0.016, True), (5, 0.017, False)],
+)
+def test_the_prediction_grows_with_the_reach_of_the_forecast(step, error, reused):
+    measured = history((0, []), (1, [1.0]), (2, [1.0, error]))
+    decision = policy(tolerance=0.1).decide(at(step), measured)
+    assert bool(decision.reuse) == reused
+    if reused:
+        assert decision.order == 1 and decision.whole_stack
 
 
-@pytest.mark.parametrize(("errors", "coordinate", "order", "predicted"), PREDICTIONS)
-def test_the_error_is_predicted_from_the_distance(errors, coordinate, order, predicted):
-    past = measured(*errors)
-    under = policy(predicted * 1.01).decide(at(coordinate), past)
-    assert under.reuse == {0, 1}
-    assert under.whole_stack
-    assert under.order == order
-    over = policy(predicted * 0.99).decide(at(coordinate), past)
-    assert not over.reuse
-    assert f"{predicted:.4f}" in over.reason
+def test_the_order_with_the_smallest_prediction_is_chosen():
+    measured = history((0, []), (1, [0.02]), (2, [0.01, 0.05]))
+    assert policy().decide(at(3), measured).order == 0
+    measured = history((0, []), (1, [0.02]), (2, [0.05, 0.01]))
+    assert policy().decide(at(3), measured).order == 1
+    assert policy(order=0).decide(at(3), measured).order == 0
 
 
-def test_a_step_evaluated_twice_is_one_node():
-    """heun stores the second evaluation of a step in place of the first: distances are those of what is stored."""
-    twice = measured(0.9, 0.04, coordinates=(0.0, 1.0, 1.0, 2.0, 2.0))
-    once = measured(0.9, 0.04, coordinates=(0.0, 1.0, 2.0))
-    decisions = [policy(0.13).decide(at(4.0, evaluation=len(past)), past) for past in (twice, once)]
-    assert decisions[0].order == decisions[1].order == 1
-    assert decisions[0].reason == decisions[1].reason
+def test_a_wider_step_counts_by_the_square_root_of_its_width():
+    measured = history((0, []), (1, [1.0]), (2, [1.0, 0.06]))
+    assert policy(tolerance=0.1).decide(at(3, width=2.0), measured).reuse  # 0.06 * 1.41 = 0.085
+    assert not policy(tolerance=0.1).decide(at(3, width=3.0), measured).reuse  # 0.06 * 1.73 = 0.104
 
 
-def test_no_more_than_max_reuse_in_a_row():
-    past = measured(1e-9, 1e-9)
-    reused = [bool(policy(0.1, max_reuse=3).decide(at(3.0, e), past).reuse) for e in (3, 4, 5, 6)]
-    assert reused == [True, True, True, False]
+@pytest.mark.parametrize("step", [0, 1, 2])
+def test_warm_up_computes(step):
+    measured = history(*[(i, [0.0, 0.0]) for i in range(step)])
+    assert not policy().decide(at(step), measured).reuse
 
 
-def test_without_a_judged_forecast_it_computes():
-    assert not policy(1.0).decide(at(3.0), measured()).reuse
+def test_the_tail_computes_only_where_the_run_ends_at_sigma_zero():
+    measured = history((15, []), (16, [0.01]), (17, [0.01, 0.001]))
+    assert not policy().decide(at(18), measured).reuse
+    assert policy(ends_at_zero=False).decide(at(18), measured).reuse
 
 
-@pytest.mark.parametrize("point", POINTS)
-@pytest.mark.parametrize("make_model", [lambda: ToyModel([lambda x: 2.0 * x]), ToyHunyuan], ids=["wan", "hunyuan"])
-def test_tolerance_0_is_bit_identical_to_the_plain_model(make_model, point):
-    run, plain = Run(make_model(), falling(12), cache_point=point, **{**TINY, "tolerance": 0.0}), make_model()
-    for i, sigma in enumerate(falling(12)[:-1]):
-        given = [condition(which, torch.full((1, 6, 4), 1.0 + which)) for which in (COND, UNCOND)]
-        outputs = run.evaluate(sigma, given)
-        assert all(torch.equal(o, plain(c.img)) for o, c in zip(outputs, given, strict=True))
-        assert len(run.model.ran) == (i + 1) * len(plain.blocks)
+def test_reuse_in_a_row_is_bounded():
+    measured = history((0, []), (1, [0.0]), (2, [0.0, 0.0]))
+    assert policy(max_reuse=2).decide(at(4), measured).reuse
+    assert not policy(max_reuse=2).decide(at(5), measured).reuse
 
 
-@pytest.mark.parametrize("point", POINTS)
+def test_tolerance_zero_never_reuses():
+    measured = history((0, []), (1, [0.0]), (2, [0.0, 0.0]))
+    assert not policy(tolerance=0.0).decide(at(3), measured).reuse
+
+
+def test_nothing_is_reused_after_an_error_or_without_a_judged_forecast():
+    measured = history((0, []), (1, [0.01]), (2, [0.01, 0.01]))
+    assert not policy().decide(at(4), [*measured, Measured(at(3), error="NaN")]).reuse
+    assert not policy().decide(at(4), [*measured, Measured(at(3))]).reuse
+
+
+def test_correction_weights_by_hand():
+    # Nodes at 0 and 1, step 2 served by their line (value 2b - a), then 3 is computed as o.
+    # The line from (1, b) to (3, o) passes 2 at (b + o) / 2: lacking is (b + o) / 2 - (2b - a) = a - 1.5 b + 0.5 o.
+    weights = correction_weights([0.0, 1.0], [Served(at(2), 1)], at(3))
+    assert weights == pytest.approx([1.0, -1.5, 0.5])
+    # The served step was half as wide as the correcting one: half of it is added to that step's output.
+    weights = correction_weights([0.0, 1.0], [Served(at(2, width=0.5), 1)], at(3, width=1.0))
+    assert weights == pytest.approx([0.5, -0.75, 0.25])
+    # Served frozen: lacking is (b + o) / 2 - b.
+    assert correction_weights([0.0, 1.0], [Served(at(2), 0)], at(3)) == pytest.approx([0.0, -0.5, 0.5])
+
+
+def test_outputs_on_a_line_need_no_correction():
+    served = [Served(at(step), 1) for step in (2, 3, 4)]
+    weights = correction_weights([0.0, 1.0], served, at(5))
+    assert weights[0] * 10.0 + weights[1] * 13.0 + weights[2] * 25.0 == pytest.approx(0.0)
+
+
+def test_a_step_too_narrow_to_correct_in_is_left_alone():
+    wide = [Served(at(2, width=MAX_STRETCH + 0.1), 1)]
+    assert correction_weights([0.0, 1.0], wide, at(3)) == []
+    assert correction_weights([0.0, 1.0], wide, at(3, width=0.0)) == []
+
+
+def test_corrected_does_not_write_its_inputs():
+    output, earlier = torch.tensor([4.0]), [torch.tensor([1.0]), torch.tensor([2.0])]
+    assert corrected(output, earlier, [1.0, -1.5, 0.5]).item() == 4.0 * 1.5 + 1.0 - 3.0
+    assert output.item() == 4.0 and earlier[0].item() == 1.0
+
+
+class Cosine:
+    """A velocity that depends on sigma alone, different for each condition: what Euler should reach is a plain sum."""
+
+    def __init__(self, shift):
+        self.shift = shift
+
+    def __call__(self, sigma):
+        return torch.full((1, 16, 2, 2, 2), 2.0 + math.cos(2.0 * sigma + self.shift))
+
+
+def integrate(config, corrects, batched=True):
+    """Euler over both conditions through a session: (end points of cond and uncond, report)."""
+    sigmas = [1.0 - i / STEPS for i in range(STEPS + 1)]
+    session = Session(config, 4, sigmas, corrects=corrects)
+    velocities = {0: Cosine(0.0), 1: Cosine(1.0)}
+    x = {0: 0.0, 1: 0.0}
+    for sigma, following in pairwise(sigmas):
+        session.begin_evaluation(torch.tensor([sigma]))
+        for group in ([[1, 0]] if batched else [[1], [0]]):
+            keys = [StreamKey(c, "u", None, 0, "cpu", (1, 16, 2, 2, 2), "float32") for c in group]
+            model_pass = session.begin_pass(keys)
+            out = model_pass.run_model(lambda group=group, sigma=sigma: torch.cat([velocities[c](sigma) for c in group]))
+            session.finish_pass(model_pass)
+            for condition, rows in zip(group, out.chunk(len(group)), strict=True):
+                x[condition] += (following - sigma) * rows.mean().item()
+        session.end_evaluation()
+    return x, session.close(True)
+
+
+def adaptive(**settings):
+    return BWCacheConfig(mode=ADAPTIVE, preset=CUSTOM, **{"tolerance": 0.05, **settings})
+
+
 @pytest.mark.parametrize("batched", [True, False])
-def test_features_on_a_line_are_forecast_and_no_block_runs(point, batched):
-    """Hidden states move by the same amount in each step, cond and uncond in different directions."""
-    run = Run(ToyModel([lambda x: 2.0 * x, lambda x: x + 1.0]), falling(12), cache_point=point, max_reuse=2, **TINY)
-    for i, sigma in enumerate(falling(12)[:-1]):
-        given = [condition(COND, 8.0 + i), condition(UNCOND, 64.0 - 2.0 * i)]
-        outputs = run.evaluate(sigma, given) if batched else run.evaluate(sigma, *[[c] for c in given])
-        assert [o.unique().tolist() for o in outputs] == [[17.0 + 2.0 * i], [129.0 - 4.0 * i]]
-    report = run.session.close(True)
-    assert run.actions == "CCC" + "RRC" * 2 + "R" + "CC"
-    assert report.blocks_reused == 5 * 2 * (1 if batched else 2)
-    assert len(run.model.ran) == report.blocks_total - report.blocks_reused
+def test_the_corrector_brings_euler_closer_to_the_uncached_end(batched):
+    exact, _ = integrate(adaptive(tolerance=0.0), True)
+    plain, report = integrate(adaptive(corrector=False), True, batched)
+    better, report_corrected = integrate(adaptive(), True, batched)
+    assert report.evaluations_reused == report_corrected.evaluations_reused > STEPS / 3
+    for condition in (0, 1):
+        assert abs(better[condition] - exact[condition]) < 0.5 * abs(plain[condition] - exact[condition])
 
 
-@pytest.mark.parametrize("point", POINTS)
-def test_features_that_jump_are_computed(point):
-    run = Run(ToyModel([lambda x: 2.0 * x]), falling(12), cache_point=point, **TINY)
-    run.evaluate_all(falling(12)[:-1], lambda i: [condition(COND, 1.0 + i % 2)])
-    run.session.close(True)
-    assert run.actions == "C" * 12
+def test_the_corrector_stays_out_where_the_sampler_is_not_known():
+    assert integrate(adaptive(), False)[0] == integrate(adaptive(corrector=False), True)[0]
 
 
-@pytest.mark.parametrize("point", POINTS)
-def test_the_first_and_the_last_evaluations_compute(point):
-    run = Run(ToyModel([lambda x: 2.0 * x]), falling(12), cache_point=point, max_reuse=100, **TINY)
-    run.evaluate_all(falling(12)[:-1], lambda i: [condition(COND, 1.0)])
-    run.session.close(True)
-    assert run.actions == "C" * WARMUP + "R" * (12 - WARMUP - TAIL) + "C" * TAIL
+def test_batched_and_split_runs_agree():
+    batched, first = integrate(adaptive(), True, batched=True)
+    split, second = integrate(adaptive(), True, batched=False)
+    assert batched == split
+    assert [s.action for s in first.steps] == [s.action for s in second.steps]
 
 
-@pytest.mark.parametrize("order", [0, 1, 2])
-def test_another_token_count_is_computed_and_never_extrapolated(order):
-    run = Run(ToyModel([lambda x: 2.0 * x]), falling(20), cache_point="features", order=order, max_reuse=1, **TINY)
-    tokens = [6] * 6 + [8] * 9
-    for i, count in enumerate(tokens):
-        [output] = run.evaluate(20.0 - i, [condition(COND, torch.full((1, count, 4), 64.0))])
-        assert output.shape == (1, count, 4)
-        assert output.unique().tolist() == [128.0]
-    run.session.close(True)
-    assert run.actions[6] == "C"
-    assert "R" in run.actions[7:]
-
-
-@pytest.mark.parametrize("point", POINTS)
-@pytest.mark.parametrize("order", [1, 2])
-def test_broken_features_leave_no_trace_in_later_forecasts(point, order):
-    calls = []
-
-    def block(x):
-        calls.append(None)
-        out = 2.0 * x
-        if len(calls) == 2:
-            out[0, 3, 1] = float("nan")
-        return out
-
-    run = Run(ToyModel([block]), falling(20), cache_point=point, order=order, tokens=1, **TINY)
-    outputs = run.evaluate_all(falling(20)[:12], lambda i: [condition(COND, 64.0 + i)])
-    report = run.session.close(True)
-    assert [bool(step.error) for step in report.steps] == [i == 1 for i in range(12)]
-    assert "R" in run.actions
-    assert [o.unique().tolist() for i, [o] in enumerate(outputs) if i != 1] == [
-        [128.0 + 2.0 * i] for i in range(12) if i != 1
-    ]
+def test_tolerance_zero_is_the_plain_model():
+    x, report = integrate(adaptive(tolerance=0.0), True)
+    sigmas = [1.0 - i / STEPS for i in range(STEPS + 1)]
+    expected = 0.0
+    for sigma, following in pairwise(sigmas):
+        expected += (following - sigma) * Cosine(0.0)(sigma).mean().item()
+    assert x[0] == expected and report.blocks_reused == 0
