@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -169,7 +170,7 @@ class TinyGuider:
 
 def euler(denoise: Callable, x: torch.Tensor, sigmas: Sequence[float], callback: Callable | None = None):
     """One evaluation per step, along the slope at its start."""
-    for step, (sigma, following) in enumerate(zip(sigmas, sigmas[1:], strict=False)):
+    for step, (sigma, following) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
         if callback:
             callback(step, denoised, x, len(sigmas) - 1)
@@ -179,7 +180,7 @@ def euler(denoise: Callable, x: torch.Tensor, sigmas: Sequence[float], callback:
 
 def heun(denoise: Callable, x: torch.Tensor, sigmas: Sequence[float], callback: Callable | None = None):
     """Two evaluations per step, along the mean of the slopes at its start and its end; one where the end is sigma 0."""
-    for step, (sigma, following) in enumerate(zip(sigmas, sigmas[1:], strict=False)):
+    for step, (sigma, following) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
         if callback:
             callback(step, denoised, x, len(sigmas) - 1)

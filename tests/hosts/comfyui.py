@@ -30,6 +30,7 @@ class ComfyUIHost:
         import comfy.model_management
         import comfy.samplers
         import folder_paths
+
         import nodes
 
         self.nodes, self.samplers = nodes, comfy.samplers

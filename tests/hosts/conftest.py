@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import pytest
 import torch
+
 from bwcache_pack.tests.hosts import recipes
 from bwcache_pack.tests.hosts.checkouts import explain_missing, find_checkouts
 from bwcache_pack.tests.hosts.comfyui import ComfyUIHost
@@ -46,8 +48,9 @@ def embedded(checkpoints):
 def comfyui(checkpoints):
     if why_not():
         pytest.skip(why_not())
-    threads = torch.get_num_threads()
-    return ComfyUIHost(find_checkouts()[0], checkpoints)
+    host = ComfyUIHost(find_checkouts()[0], checkpoints)
+    gc.freeze()  # ComfyUI's modules stay: every collection in a test would walk through all of them
+    return host
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

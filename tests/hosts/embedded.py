@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+
 from bwcache_pack.tinywan import host as tiny
 from bwcache_pack.tinywan.model import TinyWan, TinyWanConfig
 from bwcache_pack.tinywan.sample import schedule

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+
 from bwcache_pack.bwcache_core.config import BWCacheConfig
 from bwcache_pack.bwcache_core.report import RunReport, RunStats
 from bwcache_pack.nodes.attach import attach
@@ -16,6 +17,11 @@ from .spy import Spy
 STEPS = 8
 FRAMES, SIZE = 5, 4  # of the latents
 FORCED = {"mode": "paper", "threshold": 1.0, "reuse_interval": 2, "start_step": 3, "end_step": 4}  # reuses steps 3, 4
+
+
+def difference(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Largest absolute difference; 0.0 means bit-identical."""
+    return float((a - b).abs().max())
 
 
 class Cached:

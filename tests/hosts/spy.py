@@ -5,6 +5,9 @@ Witness watches from above: what the model call gave back, whether the model ran
 
 from __future__ import annotations
 
+import gc
+import weakref
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -66,7 +69,7 @@ class Spy:
         self.blocks = blocks
         self.head = head
         self.evaluations: list[Evaluation] = []
-        self.session = None
+        self.session = lambda: None  # a weak reference, once there is one
         self.model.add_wrapper_with_key("predict_noise", KEY, self._predict_noise)
         self.model.add_wrapper_with_key("diffusion_model", KEY, self._diffusion_model)
 
@@ -104,7 +107,8 @@ class Spy:
     def _diffusion_model(self, executor, *args, **kwargs):
         options = options_of(args, kwargs)
         self.evaluations[-1].calls.append(Call(options["cond_or_uncond"], options["uuids"]))
-        self.session = options.get("bwcache")
+        if "bwcache" in options:
+            self.session = weakref.ref(options["bwcache"])
         hooks = options.get("patches_replace", {}).get("dit", {})
         for key, hook in hooks.items():
             hooks[key] = self._recorded(key, hook)
@@ -139,6 +143,24 @@ class Witness:
         rows = output.clone().chunk(len(conditions))
         self.evaluations[-1].update(zip(conditions, rows, strict=True))
         return output
+
+
+CORE = "bwcache_pack.bwcache_core"
+
+
+def held_tensors(session) -> list[weakref.ref]:
+    """Weak references to every tensor that the cache's own objects lead to, from a session on."""
+    queue, seen, tensors = [session], set(), []
+    while queue:
+        thing = queue.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        if torch.is_tensor(thing):
+            tensors.append(weakref.ref(thing))
+        elif isinstance(thing, (dict, list, tuple, set, deque)) or type(thing).__module__.startswith(CORE):
+            queue += gc.get_referents(thing)
+    return tensors
 
 
 def options_of(args, kwargs) -> dict:

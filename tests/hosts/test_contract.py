@@ -6,7 +6,8 @@ import statistics
 
 import pytest
 import torch
-from bwcache_pack.tests.hosts.lab import FORCED, STEPS
+
+from bwcache_pack.tests.hosts.lab import FORCED, STEPS, difference
 from bwcache_pack.tests.hosts.spy import Witness, options_of
 
 COND, UNCOND = 0, 1
@@ -18,11 +19,6 @@ OFF = {
 }
 GREEDY = {"mode": "adaptive", "preset": "custom", "tolerance": 1.0}  # reuses whatever warm-up and tail leave
 GREEDY_FEATURES = {**GREEDY, "cache_point": "features"}
-
-
-def difference(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Largest absolute difference; 0.0 means bit-identical."""
-    return float((a - b).abs().max())
 
 
 def half_similar(lab, mode: str) -> dict:
