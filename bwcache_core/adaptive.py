@@ -42,9 +42,10 @@ class AdaptivePolicy:
             return Decision(reason=f"{self.max_reuse} evaluations were reused in a row")
         order, error = self._best_forecast(position, measured)
         if error >= self.tolerance:
-            return Decision(reason=f"forecast error {error:.4f} is not under tolerance {self.tolerance:g}")
+            reason = f"forecast error {error:.4f} is not under tolerance {self.tolerance:g}"
+            return Decision(reason=reason, judged=error, limit=self.tolerance)
         reason = f"forecast error {error:.4f} is under tolerance {self.tolerance:g}"
-        return Decision(frozenset(range(self.rules.run.blocks)), True, reason, order)
+        return Decision(frozenset(range(self.rules.run.blocks)), True, reason, order, error, self.tolerance)
 
     def _ends(self, position: Position, measured: Sequence[Measured]) -> str:
         if len(measured) < WARMUP:

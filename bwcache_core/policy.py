@@ -62,12 +62,16 @@ class Decision:
     """Which blocks the evaluation reuses, and why in words.
 
     whole_stack: no block runs and a forecast is returned, a polynomial of degree `order` (0: frozen).
+    judged, limit: the number that decided, and what it was held against. None where a rule decided, whatever was
+    measured.
     """
 
     reuse: frozenset[int] = frozenset()
     whole_stack: bool = False
     reason: str = ""
     order: int = 0
+    judged: float | None = None
+    limit: float | None = None
 
     @property
     def computes_all(self) -> bool:
@@ -157,13 +161,14 @@ class PaperPolicy:
         if judged is None or judged.position.step != source.step:
             return Decision(reason="no earlier step to compare with")
         if not similar(judged.change, rules.threshold):
-            return Decision(reason=f"change {judged.change:.4f} is not under threshold {rules.threshold:g}")
+            reason = f"change {judged.change:.4f} is not under threshold {rules.threshold:g}"
+            return Decision(reason=reason, judged=judged.change, limit=rules.threshold)
         if rules.in_tail(position, rules.first_similar((m.position.step, m.change) for m in measured)):
             return Decision(reason="tail")
         if not rules.within_interval(position, source):
             return Decision(reason=f"reuse interval {rules.interval} is over")
         reason = f"change {judged.change:.4f} at step {source.step} is under threshold {rules.threshold:g}"
-        return Decision(frozenset(range(rules.run.blocks)), True, reason)
+        return Decision(frozenset(range(rules.run.blocks)), True, reason, 0, judged.change, rules.threshold)
 
 
 @dataclass(frozen=True)
@@ -180,12 +185,14 @@ class PerBlockPolicy:
             return Decision(reason=barred)
         first = rules.first_similar((m.position.step, min(m.changes.values(), default=None)) for m in measured)
         if first is None:
-            return Decision(reason=f"no block's change is under threshold {rules.threshold:g}")
+            reason = f"no block's change is under threshold {rules.threshold:g}"
+            return Decision(reason=reason, judged=measured[-1].change, limit=rules.threshold)
         if rules.in_tail(position, first):
             return Decision(reason="tail")
         sound = since_error(measured)
         reuse = frozenset(block for block in range(rules.run.blocks) if self._reusable(block, position, sound))
-        return Decision(reuse, False, f"{len(reuse)} of {rules.run.blocks} blocks are similar and recent")
+        reason = f"{len(reuse)} of {rules.run.blocks} blocks are similar and recent"
+        return Decision(reuse, False, reason, 0, measured[-1].change, rules.threshold)
 
     def _reusable(self, block: int, position: Position, measured: Sequence[Measured]) -> bool:
         judged = next((m for m in reversed(measured) if block in m.changes), None)

@@ -20,6 +20,7 @@ class StepReport:
     step: 0-based place in the schedule. action: "compute", "reuse", or "partial" (some blocks reused).
     change: ARL1 / N, None where nothing was compared. conditions: the same by condition. block_changes: by block.
     forecast_errors: relative L1 error a forecast of order 0, 1, ... would have had here.
+    judged, limit: the number that decided, and what it was held against; None where a rule decided.
     reused_blocks: indices that did not run in any pass. seconds: wall time until the next evaluation began.
     """
 
@@ -28,6 +29,8 @@ class StepReport:
     sigma: float
     action: str
     reason: str
+    judged: float | None = None
+    limit: float | None = None
     change: float | None = None
     forecast_errors: list[float] = field(default_factory=list)
     conditions: dict[str, float] = field(default_factory=dict)

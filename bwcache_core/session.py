@@ -83,7 +83,8 @@ class Session:
         self.position = position_of(evaluation, sigma, self.sigmas)
         self.decision = self.policy.decide(self.position, self.measured)
         self._occurrences.clear()
-        self._current = StepReport(evaluation, self.position.step, sigma, "compute", self.decision.reason)
+        why = (self.decision.reason, self.decision.judged, self.decision.limit)
+        self._current = StepReport(evaluation, self.position.step, sigma, "compute", *why)
         self._began = time.perf_counter()
 
     def begin_pass(self, keys: Sequence[StreamKey]) -> ModelPass:
@@ -118,9 +119,9 @@ class Session:
 
     def close(self, finished: bool) -> RunReport:
         """End of the run: read what is left if it went well, drop every tensor, return the report."""
+        self.report.finished = finished  # before the last on_step, so that its receiver knows it is the last
         if finished and self._current:
             self._settle(None)
-        self.report.finished = finished
         self._drop_tensors()
         self.settings.token_index.clear()
         self.position = None

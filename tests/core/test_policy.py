@@ -213,3 +213,13 @@ def test_invariants_over_all_short_runs(threshold, interval):
         for step in range(1, steps):
             if letters[step] == "R" and letters[step - 1] == "C":
                 assert by_step[step - 1] < threshold
+
+
+@pytest.mark.parametrize(("change", "reused"), [(LOW, True), (HIGH, False)])
+def test_a_measured_decision_carries_its_numbers_and_a_rule_has_none(change, reused):
+    policy = paper(10)
+    measured = [Measured(Position(0, 0)), Measured(Position(1, 1), change=change)]
+    decision = policy.decide(Position(2, 2), measured)
+    assert (bool(decision.reuse), decision.judged, decision.limit) == (reused, change, 0.15)
+    assert policy.decide(Position(0, 0), []).judged is None
+    assert policy.decide(Position(1, 1), measured[:1]).limit is None

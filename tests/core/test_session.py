@@ -512,6 +512,15 @@ def test_every_evaluation_is_told_once_and_in_order():
     assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
 
 
+def test_the_last_step_is_known_to_be_the_last_when_it_is_told():
+    run, last = Run(ToyModel(STACK), falling(4)), []
+    run.session.on_step = lambda step: last.append(run.session.report.finished)
+    for i, sigma in enumerate(run.session.sigmas[:-1]):
+        run.evaluate(sigma, [condition(COND, slowly(1, i))])
+    run.session.close(True)
+    assert last == [False, False, False, True]
+
+
 def test_a_pass_without_hooks_counts_as_computed():
     """A model may leave out its block hooks in some calls: it ran, and nothing is known of it."""
     run = Run(ToyModel(STACK), falling(10))
