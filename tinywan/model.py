@@ -21,8 +21,8 @@ class TinyWanConfig:
 
     dim: int = 128
     num_heads: int = 1
-    num_layers: int = 12
-    ffn_dim: int = 512
+    num_layers: int = 10
+    ffn_dim: int = 384
     in_dim: int = 16
     out_dim: int = 16
     text_dim: int = 4096
