@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
 from contextlib import contextmanager
@@ -42,9 +43,18 @@ class ComfyUIHost:
 
     def model(self, family: str):
         if family not in self._models:
-            recipes.write(family, self.folder)
-            self._models[family] = self.nodes.UNETLoader().load_unet(recipes.file_name(family), "default")[0]
+            self._models[family] = self.load(family)
         return self._models[family].clone()
+
+    def load(self, family: str):
+        """A model of its own, from its checkpoint."""
+        recipes.write(family, self.folder)
+        return self.nodes.UNETLoader().load_unet(recipes.file_name(family), "default")[0]
+
+    def node(self, module: str, name: str, **inputs):
+        """First output of a node of ComfyUI itself."""
+        result = getattr(importlib.import_module(f"comfy_extras.{module}"), name).execute(**inputs)
+        return result.args[0] if hasattr(result, "args") else result[0]
 
     def prompt(self, family: str, text: torch.Tensor, frames: int, size: int, **extra) -> list:
         return [[text, {**CONDITIONING.get(family, nothing)(frames, size), **extra}]]

@@ -54,13 +54,14 @@ def comfyui(checkpoints):
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`lab` runs over every family of every host; mark a test `family(...)` to choose families."""
+    """`lab` runs over every family of every host; marked `family(...)` over those, marked `comfyui` without ours."""
     if "lab" not in metafunc.fixturenames:
         return
     marker = metafunc.definition.get_closest_marker("family")
     chosen = marker.args if marker else tuple(recipes.RECIPES)
     cases = [("comfyui", family) for family in chosen]
-    cases += [("embedded", family) for family in chosen if family in EmbeddedHost.families]
+    if not metafunc.definition.get_closest_marker("comfyui"):
+        cases += [("embedded", family) for family in chosen if family in EmbeddedHost.families]
     comfy = pytest.mark.comfyui
     params = [pytest.param(case, id="-".join(case), marks=comfy if case[0] == "comfyui" else ()) for case in cases]
     metafunc.parametrize("lab", params, indirect=True)

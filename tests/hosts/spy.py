@@ -22,11 +22,14 @@ FEATURES = ("img", "txt")
 class Call:
     """One call of the diffusion model. Tensors are copies, taken before anything can write into them.
 
+    window: frames of a context window. model: which module. ran: blocks that ran. produced: what those made.
     entered, left: features at every block hook, by hook key. head: hidden states that reached the head.
     """
 
     conditions: list[int]
     uuids: list
+    window: tuple[int, ...] | None = None
+    model: int = 0
     ran: list[int] = field(default_factory=list)
     entered: dict[tuple, dict[str, torch.Tensor]] = field(default_factory=dict)
     left: dict[tuple, dict[str, torch.Tensor]] = field(default_factory=dict)
@@ -52,6 +55,16 @@ class Evaluation:
     @property
     def groups(self) -> list[list[int]]:
         return [call.conditions for call in self.calls]
+
+    def features(self, block: tuple[str, int]) -> dict[tuple, torch.Tensor]:
+        """What the hook of `block` gave back, by condition: told apart by everything but the place in the batch."""
+        found: dict[tuple, torch.Tensor] = {}
+        for call in self.calls:
+            rows = call.left[block]["img"].chunk(len(call.conditions))
+            for condition, uuid, features in zip(call.conditions, call.uuids, rows, strict=True):
+                who = (condition, uuid, call.window, call.model, features.shape)
+                found[(*who, sum(other[:5] == who for other in found))] = features
+        return found
 
     def call_of(self, condition: int) -> Call:
         return next(call for call in self.calls if condition in call.conditions)
@@ -106,7 +119,10 @@ class Spy:
 
     def _diffusion_model(self, executor, *args, **kwargs):
         options = options_of(args, kwargs)
-        self.evaluations[-1].calls.append(Call(options["cond_or_uncond"], options["uuids"]))
+        window = options.get("context_window")
+        frames = tuple(window.index_list) if window is not None else None
+        call = Call(options["cond_or_uncond"], options["uuids"], frames, id(executor.class_obj))
+        self.evaluations[-1].calls.append(call)
         if "bwcache" in options:
             self.session = weakref.ref(options["bwcache"])
         hooks = options.get("patches_replace", {}).get("dit", {})

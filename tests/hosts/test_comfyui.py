@@ -1,0 +1,279 @@
+"""What ComfyUI alone can do to a cache: areas, ranges, windows, guidance passes, samplers, controls, other caches."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bwcache_pack.tests.hosts.lab import FORCED, difference
+
+pytestmark = [pytest.mark.comfyui, pytest.mark.family("wan21_t2v")]
+OFF = {"mode": "paper", "threshold": 0.0}
+ALWAYS = {"mode": "paper", "threshold": 1.0, "reuse_interval": 1}  # every other step
+GREEDY = {"mode": "adaptive", "preset": "custom", "tolerance": 1.0, "order": 0, "cache_point": "features"}
+
+
+def prompt(lab, seed: int, **extra) -> list:
+    text = torch.randn(1, 7, lab.recipe.text, generator=torch.Generator().manual_seed(seed))
+    return lab.host.prompt(lab.family, text, 5, 4, **extra)
+
+
+def check(lab, model, settings: dict, **request):
+    """Sample with `settings` over `model`: off changes nothing, and what is reused is each condition's own past.
+
+    Returns the spy and the cached model. Features of a reused evaluation equal those of the one before, bit by bit.
+    """
+    plain = lab.sample(model, **request)
+    assert difference(lab.sample(lab.cached(model, **OFF).model, **request), plain) == 0.0
+    cached = lab.cached(model, **settings)
+    spy, out = lab.watch(cached.model, **request)
+    assert torch.isfinite(out).all()
+    reused = [e for e, step in enumerate(cached.report.steps) if step.action == "reuse"]
+    last = lab.block_keys[-1]
+    for evaluation in reused:
+        now, before = spy.evaluations[evaluation].features(last), spy.evaluations[evaluation - 1].features(last)
+        assert now.keys() == before.keys()
+        assert [difference(now[who], before[who]) for who in now] == [0.0] * len(now)
+        assert spy.evaluations[evaluation].blocks_run == 0
+    return spy, cached
+
+
+def all_differ(features: dict) -> bool:
+    """No two conditions hold the same, so a mix-up would show."""
+    return all(
+        difference(a, b) > 0.01
+        for i, a in enumerate(features.values())
+        for b in list(features.values())[:i]
+        if a.shape == b.shape
+    )
+
+
+@pytest.mark.parametrize("settings", [FORCED, GREEDY], ids=lambda settings: settings["mode"])
+def test_an_area_prompt_shares_its_name_between_cond_and_uncond(lab, settings):
+    """ComfyUI gives the negative prompt a copy of the area, name and all."""
+    positive = prompt(lab, 1) + prompt(lab, 2, area=(2, 4, 0, 0))
+    spy, cached = check(lab, lab.plain, settings, prompts=(positive, prompt(lab, 3)))
+    features = spy.evaluations[3].features(lab.block_keys[-1])
+    assert cached.actions[3] == "reuse"
+    assert len(features) == 4
+    assert len({who[1] for who in features}) < len(features)
+    assert all_differ(features)
+
+
+@pytest.mark.parametrize("settings", [FORCED, GREEDY], ids=lambda settings: settings["mode"])
+def test_two_positive_prompts_of_different_length(lab, settings):
+    text = torch.randn(1, 5, lab.recipe.text, generator=torch.Generator().manual_seed(4))
+    positive = prompt(lab, 1) + lab.host.prompt(lab.family, text, 5, 4)
+    spy, cached = check(lab, lab.plain, settings, prompts=(positive, prompt(lab, 3)))
+    assert cached.actions[3] == "reuse"
+    assert all_differ(spy.evaluations[3].features(lab.block_keys[-1]))
+
+
+@pytest.mark.parametrize("settings", [{**ALWAYS, "reuse_interval": 7}, GREEDY], ids=lambda settings: settings["mode"])
+def test_a_prompt_that_starts_in_mid_run_is_computed_first(lab, settings):
+    """Timestep ranges: one prompt takes over from another, with an evaluation where both are active."""
+    positive = prompt(lab, 1, start_percent=0.0, end_percent=0.3) + prompt(lab, 2, start_percent=0.3, end_percent=1.0)
+    spy, cached = check(lab, lab.plain, settings, prompts=(positive, prompt(lab, 3)), steps=12)
+    names = [frozenset(who[1] for who in e.features(lab.block_keys[-1])) for e in spy.evaluations]
+    newcomers = [e for e in range(1, 12) if names[e] - names[e - 1]]
+    assert newcomers
+    assert all(cached.actions[e] in ("compute", "partial") for e in newcomers)
+    assert cached.report.evaluations_reused > 0
+
+
+@pytest.mark.parametrize("schedule", ["standard_static", "standard_uniform", "batched"])
+@pytest.mark.parametrize("settings", [ALWAYS, GREEDY], ids=lambda settings: settings["mode"])
+def test_context_windows_keep_their_features_apart(lab, schedule, settings):
+    """All windows share the names of the prompts. Windows that move from step to step have no past to reuse."""
+    windows = {"context_length": 13, "context_overlap": 4, "context_schedule": schedule, "context_stride": 1,
+               "closed_loop": False, "fuse_method": "pyramid", "freenoise": False}
+    model = lab.host.node("nodes_context_windows", "WanContextWindowsManualNode", model=lab.plain, **windows)
+    spy, cached = check(lab, model, settings, noise=lab.noise(frames=9))
+    features = spy.evaluations[3].features(lab.block_keys[-1])
+    assert len({who[2] for who in features}) > 1
+    assert all_differ(features)
+    if schedule == "standard_static":
+        assert cached.report.evaluations_reused > 0
+
+
+@pytest.mark.family("wan21_t2v", "hunyuan")
+@pytest.mark.parametrize("order", ["before", "after"])
+@pytest.mark.parametrize("settings", [FORCED, GREEDY], ids=lambda settings: settings["mode"])
+def test_skip_layer_guidance_is_a_condition_of_its_own(lab, order, settings):
+    """SkipLayerGuidanceDiT runs the cond again, name and sigma alike, with hooks of its own on the skipped layers."""
+
+    def guided(model):
+        inputs = {"scale": 3.0, "start_percent": 0.0, "end_percent": 1.0, "double_layers": "1", "single_layers": ""}
+        return lab.host.node("nodes_slg", "SkipLayerGuidanceDiT", model=model, **inputs)
+
+    def sample_watched(settings):
+        cached = lab.cached(guided(lab.plain) if order == "before" else None, **settings)
+        spy, out = lab.watch(cached.model if order == "before" else guided(cached.model))
+        return cached, spy, out
+
+    _, _, out = sample_watched(OFF)
+    assert difference(out, lab.sample(guided(lab.plain))) == 0.0
+    cached, spy, _ = sample_watched(settings)
+    last = lab.block_keys[-1]
+    kept, reused = spy.evaluations[2].features(last), spy.evaluations[3].features(last)
+    assert cached.actions[3] == "reuse"
+    assert spy.evaluations[3].blocks_run == 0
+    assert len(reused) == 3
+    assert all_differ(reused)
+    assert kept.keys() == reused.keys()
+    assert [difference(kept[who], reused[who]) for who in kept] == [0.0] * 3
+    assert spy.evaluations[2].blocks_run == 2 * len(lab.block_keys) - 1
+
+
+def test_a_guider_with_a_second_model_keeps_both_apart(lab):
+    """DualModelGuider runs the negative prompt on another model, as a cond of the first."""
+    try:
+        from comfy_extras.nodes_custom_sampler import DualModelGuider
+    except ImportError:
+        pytest.skip("DualModelGuider came with ComfyUI 0.24")
+    other = lab.host.load(lab.family)
+    with torch.no_grad():
+        for parameter in lab.module(other).blocks.parameters():
+            parameter.mul_(1.1)
+
+    def run(model):
+        positive, negative = lab.prompts()
+        guider = DualModelGuider.execute(model, positive, 4.0, other, negative).args[0]
+        return lab.host.run(guider, lab.noise(), lab.sigmas(), "euler")
+
+    assert difference(run(lab.cached(**OFF).model), run(lab.plain)) == 0.0
+    cached = lab.cached(**FORCED)
+    spy = lab.spy(cached.model)
+    run(spy.model)
+    last = lab.block_keys[-1]
+    kept, reused = spy.evaluations[2].features(last), spy.evaluations[3].features(last)
+    assert cached.actions[3] == "reuse"
+    assert len({who[3] for who in reused}) == 2
+    assert kept.keys() == reused.keys()
+    assert [difference(kept[who], reused[who]) for who in kept] == [0.0] * 2
+    assert all_differ(reused)
+
+
+SAMPLERS = (
+    "dpm_2", "res_multistep", "uni_pc", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_sde", "heunpp2", "lcm", "dpm_fast", "seeds_3",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_samplers_run_with_and_without_reuse(lab, sampler):
+    """One, two and three evaluations a step, on and off the grid, sigma going down and up again."""
+    plain = lab.sample(lab.plain, sampler=sampler)
+    off = lab.cached(**OFF)
+    assert difference(lab.sample(off.model, sampler=sampler), plain) == 0.0
+    for settings in (ALWAYS, {**ALWAYS, "mode": "per block"}, GREEDY, {**GREEDY, "order": 1, "cache_point": "output"}):
+        cached = lab.cached(**settings)
+        out = lab.sample(cached.model, sampler=sampler)
+        assert torch.isfinite(out).all()
+        assert cached.report.blocks_reused > 0 or sampler == "lcm"  # new noise at every step: nothing is similar
+        assert cached.report.evaluations == off.report.evaluations
+        assert cached.report.errors == []
+
+
+@pytest.mark.parametrize(("node", "name"), [("EasyCacheNode", "EasyCache"), ("LazyCacheNode", "LazyCache")])
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_another_cache_on_the_same_model_is_warned_about(lab, node, name, order):
+    inputs = {"reuse_threshold": 0.0, "start_percent": 0.15, "end_percent": 0.95, "verbose": False}
+    cached = lab.cached(lab.host.node("nodes_easycache", node, model=lab.plain, **inputs) if order == "before" else None,
+                        **OFF)
+    model = cached.model
+    if order == "after":
+        model = lab.host.node("nodes_easycache", node, model=model, **inputs)
+    lab.sample(model)
+    assert any(name in warning for warning in cached.report.warnings)
+
+
+def test_a_cache_that_wraps_the_model_call_is_warned_about(lab):
+    def model_function(apply_model, call):
+        return apply_model(call["input"], call["timestep"], **call["c"])
+
+    model_function.__module__ = "custom_nodes.ComfyUI-TeaCache.nodes"
+    model = lab.plain
+    model.set_model_unet_function_wrapper(model_function)
+    cached = lab.cached(model, **OFF)
+    lab.sample(cached.model)
+    assert any("TeaCache" in warning for warning in cached.report.warnings)
+
+
+@pytest.mark.family("wan21_vace_last")
+def test_vace_adds_after_the_last_block_act_once_on_reused_steps(lab):
+    """What reaches the head is the kept feature plus what VACE makes of this very step; the kept one stays clean."""
+    skips, calls, module = [], [], lab.module()
+    handles = [block.register_forward_hook(lambda m, a, out: skips.append(out[0].clone())) for block in module.vace_blocks]
+    handles.append(module.register_forward_pre_hook(lambda m, a, k: calls.append((a, k)), with_kwargs=True))
+    try:
+        spy, _ = lab.watch(lab.cached(**FORCED).model)
+        per_call = len(skips) // len(calls)
+        by_call = [skips[i : i + per_call] for i in range(0, len(skips), per_call)]
+        kept = spy.evaluations[2].calls[0].produced[len(lab.block_keys) - 1]
+        for evaluation in (3, 4):
+            first, second = by_call[evaluation][-2:]
+            reached = spy.evaluations[evaluation].calls[0].head
+            assert difference(reached, kept + first * 1.0 + second * 0.5) == 0.0
+        skips.clear()
+        arguments, named = calls[3]
+        with torch.inference_mode():
+            module(*arguments, **{**named, "transformer_options": {}})
+    finally:
+        for handle in handles:
+            handle.remove()
+    plain = [difference(ours, theirs) for ours, theirs in zip(by_call[3], skips, strict=True)]
+    assert plain == [0.0] * per_call, "VACE blocks saw something else than in a computed step"
+
+
+def constant_control(pattern: torch.Tensor):
+    """A ControlNet whose output is sigma * pattern, added after every block."""
+    from comfy.controlnet import ControlBase
+
+    class Control(ControlBase):
+        def get_control(self, x_noisy, t, cond, batched_number, *transformer_options):
+            add = pattern * float(t.flatten()[0])
+            return {"input": [add] * 4, "output": [add] * 4}
+
+        def get_models(self):
+            return []
+
+    return Control()
+
+
+@pytest.mark.family("hunyuan", "hunyuan15")
+def test_hunyuan_control_adds_after_the_last_block_act_once_on_reused_steps(lab):
+    tokens = 5 * (2 * 2 if lab.family == "hunyuan" else 4 * 4)
+    pattern = torch.randn(1, tokens, 128, generator=torch.Generator().manual_seed(6))
+    control = constant_control(pattern)
+    prompts = [[(text, {**extra, "control": control}) for text, extra in prompt] for prompt in lab.prompts()]
+    plain = lab.sample(lab.plain, prompts=prompts)
+    assert difference(plain, lab.sample(lab.plain)) > 0.01
+    assert difference(lab.sample(lab.cached(**OFF).model, prompts=prompts), plain) == 0.0
+    spy, _ = lab.watch(lab.cached(**FORCED).model, prompts=prompts)
+    kept = spy.evaluations[2]
+    for reused in spy.evaluations[3:5]:
+        assert reused.blocks_run == 0
+        moved = pattern * (reused.sigma - kept.sigma)
+        torch.testing.assert_close(reused.head(0) - kept.head(0), moved, rtol=1e-4, atol=1e-5)
+
+
+def test_a_latent_of_odd_size_is_padded_and_cached(lab):
+    noise = lab.noise(size=5)
+    check(lab, lab.plain, FORCED, noise=noise, prompts=lab.prompts())
+
+
+def test_the_ksampler_node_runs_as_the_suite_does(lab):
+    """nodes.common_ksampler, as the KSampler and KSampler Advanced nodes call it, decides as this suite's own loop."""
+    positive, negative = lab.prompts()
+    latent = {"samples": torch.zeros_like(lab.noise())}
+    cached = lab.cached(**ALWAYS)
+    with torch.inference_mode():
+        lab.host.nodes.common_ksampler(cached.model, 1, 8, 4.0, "euler", "simple", positive, negative, latent)
+        whole = cached.actions
+        lab.host.nodes.common_ksampler(
+            cached.model, 1, 8, 4.0, "euler", "simple", positive, negative, latent, start_step=2, last_step=6
+        )
+    lab.sample(cached.model)
+    assert whole == cached.actions
+    assert len(cached.stats.runs[1].steps) == 4
+    assert "reuse" in whole
