@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from comfy_api.latest import io
 
 from ..bwcache_core.config import CACHE_POINTS, CUSTOM, MODES, PRESETS, BWCacheConfig
 from ..bwcache_core.report import RunStats
 from .attach import attach
+from .events import RunEvents
 
 Stats = io.Custom("BWCACHE_STATS")
 EXPERT = {"advanced": True}  # as extra_dict: the `advanced` argument exists only since ComfyUI 0.10
@@ -96,9 +99,11 @@ class BWCacheApply(io.ComfyNode):
                 io.Model.Output(display_name="model", tooltip="The model with the cache attached."),
                 Stats.Output(display_name="stats", tooltip="Fills while sampling. Connect it to BWCache Report."),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, model, **settings) -> io.NodeOutput:
         stats = RunStats()
-        return io.NodeOutput(attach(model, BWCacheConfig(**settings), stats), stats)
+        watch = partial(RunEvents, cls.hidden.unique_id)
+        return io.NodeOutput(attach(model, BWCacheConfig(**settings), stats, watch), stats)

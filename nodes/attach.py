@@ -29,16 +29,20 @@ RIVAL_FUNCTIONS = {"teacache": "TeaCache", "magcache": "MagCache"}
 logger = logging.getLogger(__name__)
 
 
-def attach(model, config: BWCacheConfig, stats: RunStats, on_step: Callable[[StepReport], None] | None = None):
+Listener = Callable[[bool], None]  # called after each evaluation, and with True when the run has ended
+Watch = Callable[[RunReport], Listener]  # called when a run begins, with the report that will fill
+
+
+def attach(model, config: BWCacheConfig, stats: RunStats, watch: Watch | None = None):
     """Clone of `model` (a ModelPatcher) that caches. Attaching again replaces the earlier cache.
 
-    stats receives a RunReport per run, on_step each evaluation. Costs nothing until sampling; the input is untouched.
-    Raises UnsupportedModelError.
+    stats receives a RunReport per run, watch sees each run from its beginning. Costs nothing until sampling; the input
+    is untouched. Raises UnsupportedModelError.
     """
     layout = block_layout(model.get_model_object("diffusion_model"))
     clone = model.clone()
     wrappers = {
-        OUTER_SAMPLE: _outer_sample(config, layout, stats, on_step),
+        OUTER_SAMPLE: _outer_sample(config, layout, stats, watch),
         PREDICT_NOISE: _predict_noise,
         DIFFUSION_MODEL: _diffusion_model(layout),
     }
@@ -48,15 +52,16 @@ def attach(model, config: BWCacheConfig, stats: RunStats, on_step: Callable[[Ste
     return clone
 
 
-def _outer_sample(config: BWCacheConfig, layout: BlockLayout, stats: RunStats, on_step) -> Callable:
+def _outer_sample(config: BWCacheConfig, layout: BlockLayout, stats: RunStats, watch: Watch | None) -> Callable:
     def run_with_session(executor, *args, **kwargs):
         guider = executor.class_obj
         sigmas = kwargs["sigmas"] if "sigmas" in kwargs else args[3]
         sampler = kwargs["sampler"] if "sampler" in kwargs else args[2]
         corrects = sampler_name(sampler) in CORRECTABLE_SAMPLERS
-        observer = _observer(config, on_step)
-        session = Session(config, layout.block_count, sigmas.tolist(), layout.model, observer, corrects)
+        session = Session(config, layout.block_count, sigmas.tolist(), layout.model, corrects=corrects)
         session.report.warnings += rival_warnings(guider.model_options)
+        listener = watch(session.report) if watch else ignore
+        session.on_step = _observer(config, listener)
         plain_options = guider.model_options
         guider.model_options = with_session(plain_options, session)
         finished = False
@@ -69,6 +74,7 @@ def _outer_sample(config: BWCacheConfig, layout: BlockLayout, stats: RunStats, o
             report = session.close(finished)
             stats.runs.append(report)
             log_report(report)
+            listener(True)
 
     return run_with_session
 
@@ -163,14 +169,17 @@ def rival_warnings(model_options: dict) -> list[str]:
     return [f"{name} is on the same model: two caches add up their errors. Remove one of them." for name in found]
 
 
-def _observer(config: BWCacheConfig, on_step) -> Callable[[StepReport], None]:
+def _observer(config: BWCacheConfig, listener: Listener) -> Callable[[StepReport], None]:
     def observe(step: StepReport) -> None:
         if config.verbose:
             logger.info("BWCache step %d: %s (%s)", step.step, step.action, step.reason)
-        if on_step:
-            on_step(step)
+        listener(False)
 
     return observe
+
+
+def ignore(done: bool) -> None:
+    """The listener of a run that nobody watches."""
 
 
 def log_report(report: RunReport) -> None:
