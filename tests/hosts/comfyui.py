@@ -37,6 +37,7 @@ class ComfyUIHost:
         self.nodes, self.samplers = nodes, comfy.samplers
         self.Interrupt = comfy.model_management.InterruptProcessingException
         folder_paths.add_model_folder_path("diffusion_models", str(folder), is_default=True)
+        folder_paths.set_temp_directory(str(folder / "temp"))  # previews of nodes go here, not into the checkout
         logging.getLogger().setLevel(logging.INFO)
         self._models: dict[str, object] = {}
         self._loaded: dict[int, object] = {}
