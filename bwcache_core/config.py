@@ -35,6 +35,7 @@ class BWCacheConfig:
             reuses, and the output is bit-identical to the plain model.
         corrector: adaptive with the output cached: the first computed step after reused ones also makes up for what
             their forecasts missed.
+        target_speedup: adaptive: ratio of all to computed evaluations to land on, whatever tolerance that takes; 0 = off.
         max_reuse: adaptive: evaluations reused in a row at most.
         order: adaptive: degree of the forecast at most; 0 frozen, 1 linear, 2 quadratic.
         cache_point: adaptive: what is forecast. "output" of the model takes a few MB; "features" of the last block
@@ -53,6 +54,7 @@ class BWCacheConfig:
     mode: str = ADAPTIVE
     preset: str = "balanced"
     tolerance: float = 0.05
+    target_speedup: float = 0.0
     max_reuse: int = 6
     order: int = 1
     cache_point: str = AUTO
@@ -73,6 +75,7 @@ class BWCacheConfig:
         if self.cache_point not in CACHE_POINTS:
             raise ConfigError(f"cache_point is {self.cache_point!r}, expected one of {', '.join(CACHE_POINTS)}.")
         self._check_range("tolerance", 0.0, 1.0, "0 turns reuse off")
+        self._check_range("target_speedup", 0.0, 10.0, "0 is off, 2 computes half of the steps")
         self._check_range("max_reuse", 1, 100, "6 is the default")
         self._check_range("order", 0, 2, "0 frozen, 1 linear, 2 quadratic")
         self._check_range("threshold", 0.0, 1.0, "0 turns reuse off, 0.15 is the paper's value")

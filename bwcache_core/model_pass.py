@@ -193,6 +193,8 @@ class ModelPass:
     def _replay(self, block: int, args: Features) -> Features:
         """Reuse of the whole stack: blocks pass their input through, the last one returns the forecast."""
         self._passing_through = block != self.settings.block_count - 1
+        if block == 0 and self._passing_through:
+            return {**args, HIDDEN: args[HIDDEN].clone()}  # VACE adds into it, and reads what entered again after
         if self._passing_through:
             return args
         return {**args, HIDDEN: self._forecast()}

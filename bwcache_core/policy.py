@@ -16,12 +16,16 @@ EVALUATIONS_PER_STEP = 3  # at most, in ComfyUI's fixed-grid samplers (heunpp2, 
 
 @dataclass(frozen=True)
 class RunShape:
-    """The constants of one run: number of steps and blocks, whether its schedule ends at sigma 0, its mean width."""
+    """The constants of one run: steps, blocks, whether its schedule ends at sigma 0, and how far sigma falls by step."""
 
     steps: int
     blocks: int
     ends_at_zero: bool
-    mean_width: float = 1.0
+    widths: tuple[float, ...] = ()
+
+    @property
+    def mean_width(self) -> float:
+        return sum(self.widths) / self.steps or 1.0
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 
@@ -55,8 +57,8 @@ class Session:
         self.corrects = corrects and config.corrector
         self.sigmas = list(sigmas)
         self.on_step = on_step
-        mean_width = (self.sigmas[0] - self.sigmas[-1]) / steps or 1.0
-        self.policy = make_policy(config, RunShape(steps, block_count, self.sigmas[-1] == 0.0, mean_width))
+        widths = tuple(here - following for here, following in pairwise(self.sigmas))
+        self.policy = make_policy(config, RunShape(steps, block_count, self.sigmas[-1] == 0.0, widths))
         monitored = frozenset(config.monitored_blocks(block_count))
         self.settings = PassSettings(
             block_count, monitored, config.tokens, config.mode == PER_BLOCK, config.caches_output
@@ -122,12 +124,15 @@ class Session:
         self.report.finished = finished  # before the last on_step, so that its receiver knows it is the last
         if finished and self._current:
             self._settle(None)
+        self.report.warnings += target_warnings(self.config, self.report)
         self._drop_tensors()
         self.settings.token_index.clear()
         self.position = None
         return self.report
 
     def _drop_tensors(self) -> None:
+        for stream in self.streams.values():  # one by one: a traceback may hold the call that broke off, and its streams
+            stream.forget()
         self.streams.clear()
         self._unread.clear()
 
@@ -182,3 +187,19 @@ def schedule_warnings(config: BWCacheConfig, steps: int) -> list[str]:
             "remove BWCache here, or check the result against a run without it."
         )
     return warnings
+
+
+def target_warnings(config: BWCacheConfig, report: RunReport) -> list[str]:
+    """Why a run missed its target speed-up by more than 5 %, where it did."""
+    computed = report.evaluations - report.evaluations_reused
+    if config.mode != ADAPTIVE or not config.target_speedup or not report.finished or not computed:
+        return []
+    reached = report.evaluations / computed
+    if abs(reached / config.target_speedup - 1.0) <= 0.05:
+        return []
+    reasons = Counter(step.reason.split(":")[0] for step in report.steps if step.action != "reuse")
+    most = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(3))
+    return [
+        f"The target speed-up {config.target_speedup:g} was not met: {reached:.2f} was reached in {report.evaluations} "
+        f"evaluations. Computed because of: {most}. More steps, or a higher max_reuse, leave more room."
+    ]

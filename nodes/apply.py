@@ -46,6 +46,11 @@ class BWCacheApply(io.ComfyNode):
                     "Higher is faster and drifts further from the uncached video. 0 turns reuse off.",
                 ),
                 io.Float.Input(
+                    "target_speedup", default=defaults.target_speedup, min=0.0, max=10.0, step=0.1, round=0.01,
+                    tooltip="adaptive only: speed-up to land on. 2 computes half of the steps, those where it matters "
+                    "most, and takes no notice of preset and tolerance. Higher is faster and drifts further. 0 = off.",
+                ),
+                io.Float.Input(
                     "threshold", default=defaults.threshold, min=0.0, max=1.0, step=0.005, round=0.001,
                     tooltip="paper and per block only: blocks that changed less than this are reused. Higher is "
                     "faster and drifts further from the uncached video. 0 turns reuse off and only measures.",
@@ -75,6 +80,11 @@ class BWCacheApply(io.ComfyNode):
                     "order", default=defaults.order, min=0, max=2, optional=True, extra_dict=EXPERT,
                     tooltip="adaptive only: forecast along a constant (0), a line (1) or a parabola (2). Higher "
                     "follows curved paths further and holds one more tensor per condition.",
+                ),
+                io.Boolean.Input(
+                    "corrector", default=defaults.corrector, optional=True, extra_dict=EXPERT,
+                    tooltip="adaptive with cached output only. On: the first computed step after reused ones also "
+                    "makes up for what their forecasts missed. Off: they stay as they were.",
                 ),
                 io.Int.Input(
                     "max_reuse", default=defaults.max_reuse, min=1, max=100, optional=True, extra_dict=EXPERT,

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bwcache_pack.bwcache_core.adaptive import AdaptivePolicy, reach
+from bwcache_pack.bwcache_core.budget import computed_allowed, computed_needed, tolerance_for
 from bwcache_pack.bwcache_core.config import ADAPTIVE, CUSTOM, BWCacheConfig
 from bwcache_pack.bwcache_core.corrector import MAX_STRETCH, Served, corrected, correction_weights
 from bwcache_pack.bwcache_core.policy import Measured, Position, Rules, RunShape
@@ -57,10 +58,10 @@ def test_the_order_with_the_smallest_prediction_is_chosen():
     assert policy(order=0).decide(at(3), measured).order == 0
 
 
-def test_a_wider_step_counts_by_the_square_root_of_its_width():
-    measured = history((0, []), (1, [1.0]), (2, [1.0, 0.06]))
-    assert policy(tolerance=0.1).decide(at(3, width=2.0), measured).reuse  # 0.06 * 1.41 = 0.085
-    assert not policy(tolerance=0.1).decide(at(3, width=3.0), measured).reuse  # 0.06 * 1.73 = 0.104
+def test_a_wider_step_counts_by_a_power_of_its_width():
+    measured = history((0, []), (1, [1.0]), (2, [1.0, 0.05]))
+    assert policy(tolerance=0.1).decide(at(3, width=2.0), measured).reuse  # 0.05 * 2 ** 0.75 = 0.084
+    assert not policy(tolerance=0.1).decide(at(3, width=3.0), measured).reuse  # 0.05 * 3 ** 0.75 = 0.114
 
 
 @pytest.mark.parametrize("step", [0, 1, 2])
@@ -183,3 +184,30 @@ def test_tolerance_zero_is_the_plain_model():
     for sigma, following in pairwise(sigmas):
         expected += (following - sigma) * Cosine(0.0)(sigma).mean().item()
     assert x[0] == expected and report.blocks_reused == 0
+
+
+def test_the_budget_counts_what_a_tolerance_would_compute():
+    # Frozen forecasts err by 1 per step since the newest node; node 0 is computed, steps 1 to 6 are to come.
+    # Tolerance 2.5 reuses 1 and 2, computes 3, reuses 4 and 5, computes 6.
+    def needed(tolerance):
+        return computed_needed(range(1, 7), [0.0], lambda step, nodes: step - nodes[0], tolerance, lambda *_: False)
+
+    assert [needed(t) for t in (0.5, 1.5, 2.5, 3.5, 9.0)] == [6, 3, 2, 1, 0]
+    assert tolerance_for(2, needed) == pytest.approx(2.0, rel=0.01)
+    assert computed_needed(range(1, 7), [0.0], lambda *_: 0.0, 1.0, lambda step, newest: step >= 5) == 2
+
+
+@pytest.mark.parametrize(("evaluations", "target", "allowed"), [(30, 2.0, 15), (30, 2.5, 12), (20, 3.0, 7), (2, 9.0, 1)])
+def test_the_budget_of_a_target(evaluations, target, allowed):
+    assert computed_allowed(evaluations, target) == allowed
+
+
+@pytest.mark.parametrize("target", [1.25, 1.5, 2.0, 2.5])
+def test_a_target_is_landed_on(target):
+    _, report = integrate(BWCacheConfig(target_speedup=target), True)
+    assert report.evaluations / (report.evaluations - report.evaluations_reused) == pytest.approx(target, rel=0.05)
+
+
+def test_a_target_out_of_reach_says_why():
+    _, report = integrate(BWCacheConfig(target_speedup=8.0), True)
+    assert any("target" in warning and "8" in warning for warning in report.warnings)
