@@ -1,0 +1,317 @@
+"""Writes example_workflows/*.json from the nodes of a running ComfyUI: python devtools/pack.py devtools.workflows
+
+Values come from ComfyUI's own templates of 0.33 where there is one. tests/e2e/test_workflows.py checks the files.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from ..tests.e2e.server import install, make_base, running
+from ..tests.hosts.checkouts import find_checkouts
+from .graph import Graph, Link, Node
+from .pack import ROOT
+
+FOLDER = ROOT / "example_workflows"
+HUB = "https://huggingface.co/Comfy-Org/"
+WAN21 = HUB + "Wan_2.1_ComfyUI_repackaged/resolve/main/split_files/"
+WAN22 = HUB + "Wan_2.2_ComfyUI_Repackaged/resolve/main/split_files/"
+HUNYUAN = HUB + "HunyuanVideo_repackaged/resolve/main/split_files/"
+HUNYUAN15 = HUB + "HunyuanVideo_1.5_repackaged/resolve/main/split_files/"
+ADDRESSES = (
+    WAN21 + "diffusion_models/wan2.1_t2v_1.3B_fp16.safetensors",
+    WAN21 + "diffusion_models/wan2.1_i2v_480p_14B_fp16.safetensors",
+    WAN21 + "diffusion_models/wan2.1_vace_14B_fp16.safetensors",
+    WAN21 + "text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors",
+    WAN21 + "clip_vision/clip_vision_h.safetensors",
+    WAN22 + "vae/wan_2.1_vae.safetensors",
+    WAN22 + "diffusion_models/wan2.2_t2v_high_noise_14B_fp8_scaled.safetensors",
+    WAN22 + "diffusion_models/wan2.2_t2v_low_noise_14B_fp8_scaled.safetensors",
+    WAN22 + "diffusion_models/wan2.2_ti2v_5B_fp16.safetensors",
+    WAN22 + "vae/wan2.2_vae.safetensors",
+    HUNYUAN + "diffusion_models/hunyuan_video_t2v_720p_bf16.safetensors",
+    HUNYUAN + "text_encoders/llava_llama3_fp8_scaled.safetensors",
+    HUNYUAN + "vae/hunyuan_video_vae_bf16.safetensors",
+    HUB.replace("Comfy-Org", "comfyanonymous") + "flux_text_encoders/resolve/main/clip_l.safetensors",
+    HUNYUAN15 + "diffusion_models/hunyuanvideo1.5_720p_t2v_fp16.safetensors",
+    HUNYUAN15 + "text_encoders/qwen_2.5_vl_7b_fp8_scaled.safetensors",
+    HUNYUAN15 + "text_encoders/byt5_small_glyphxl_fp16.safetensors",
+    HUNYUAN15 + "vae/hunyuanvideo15_vae_fp16.safetensors",
+)
+FILES = {
+    address.rsplit("/", 1)[1]: ("text_encoders" if "flux_text" in address else address.rsplit("/", 2)[1], address)
+    for address in ADDRESSES
+}
+AVOID = "overexposed, static, blurred details, subtitles, worst quality, low quality, deformed, still picture"
+PROMPT = "A fox runs through a snowy forest at dawn, breath in the cold air, tracking shot"
+APPLY_HEIGHT = 620  # with the live view below the widgets
+REPORT_HEIGHT = 560
+LIVE = """
+**BWCache Apply** sits between the model and the sampler. Leave `mode` at `adaptive` and choose a preset: `quality`,
+`balanced` or `fast`. To compare with the uncached video, bypass it (Ctrl+B) and run the same seed again.
+
+**BWCache Report** runs after the sampler and says what was reused, why, and what to try.
+"""
+
+
+def main() -> None:
+    """Write every workflow."""
+    info = object_info()
+    FOLDER.mkdir(exist_ok=True)
+    for name, build in WORKFLOWS.items():
+        graph = Graph(name, info, FILES)
+        build(graph)
+        text = json.dumps(graph.to_json(), indent=1, ensure_ascii=True)
+        (FOLDER / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+        sys.stdout.write(f"{name}\n")
+
+
+def object_info() -> dict:
+    """What the newest ComfyUI here says about its nodes and ours."""
+    newest = max(find_checkouts(), key=lambda checkout: [int(part) for part in checkout.version.split(".")])
+    with tempfile.TemporaryDirectory() as folder:
+        make_base(Path(folder))
+        checkpoint = install(Path(folder)) / "tinywan" / "tinywan.safetensors"
+        checkpoint.touch()  # its nodes register where it is
+        with running(newest, Path(folder)) as server:
+            return server.get("/object_info")
+
+
+def cached(graph: Graph, column: int, model: Link, title: str = "", **settings) -> tuple[Link, Link]:
+    """BWCache Apply: the model and the stats."""
+    apply = graph.add(column, "BWCacheApply", title, APPLY_HEIGHT, model=model, **settings)
+    return apply["model"], apply["stats"]
+
+
+def wan_texts(graph: Graph) -> tuple[Link, Link]:
+    """Text encoder with a positive and a negative prompt."""
+    clip = graph.add(0, "CLIPLoader", clip_name="umt5_xxl_fp8_e4m3fn_scaled.safetensors", type="wan")
+    positive = graph.add(1, "CLIPTextEncode", "Positive prompt", 180, clip=clip["CLIP"], text=PROMPT)
+    negative = graph.add(1, "CLIPTextEncode", "Negative prompt", 180, clip=clip["CLIP"], text=AVOID)
+    return positive["CONDITIONING"], negative["CONDITIONING"]
+
+
+def save(graph: Graph, column: int, latent: Link, vae: Link, fps: int, prefix: str, tiled: bool = False) -> None:
+    """Latent to video file."""
+    kind = "VAEDecodeTiled" if tiled else "VAEDecode"
+    images = graph.add(column, kind, samples=latent, vae=vae)
+    video = graph.add(column, "CreateVideo", images=images["IMAGE"], fps=float(fps))
+    graph.add(column, "SaveVideo", "", 380, video=video["VIDEO"], filename_prefix=f"video/{prefix}")
+
+
+def report(graph: Graph, column: int, stats: Link, latent: Link, title: str = "") -> Node:
+    return graph.add(column, "BWCacheReport", title, REPORT_HEIGHT, stats=stats, passthrough=latent)
+
+
+def wan21_t2v(graph: Graph) -> None:
+    graph.note(0, "## Wan 2.1 text to video, 1.3B\n\n" + LIVE, 330)
+    unet = graph.add(0, "UNETLoader", unet_name="wan2.1_t2v_1.3B_fp16.safetensors")
+    vae = graph.add(0, "VAELoader", vae_name="wan_2.1_vae.safetensors")
+    positive, negative = wan_texts(graph)
+    empty = graph.add(1, "EmptyHunyuanLatentVideo", width=832, height=480, length=81)
+    model, stats = cached(graph, 2, unet["MODEL"])
+    shifted = graph.add(2, "ModelSamplingSD3", model=model, shift=8.0)
+    latent = ksampler(graph, 3, shifted["MODEL"], positive, negative, empty["LATENT"], steps=30, cfg=6.0)
+    report(graph, 3, stats, latent)
+    save(graph, 4, latent, vae["VAE"], 16, "wan21_t2v")
+
+
+def ksampler(graph: Graph, column: int, model: Link, positive: Link, negative: Link, latent: Link, **settings) -> Link:
+    settings = {"seed": 0, "sampler_name": "uni_pc", "scheduler": "simple", **settings}
+    conditions = {"positive": positive, "negative": negative, "latent_image": latent}
+    return graph.add(column, "KSampler", model=model, **conditions, **settings)["LATENT"]
+
+
+def wan21_i2v(graph: Graph) -> None:
+    graph.note(0, "## Wan 2.1 image to video, 14B\n\nChoose the first frame in **Load Image**.\n" + LIVE, 360)
+    unet = graph.add(0, "UNETLoader", unet_name="wan2.1_i2v_480p_14B_fp16.safetensors")
+    vae = graph.add(0, "VAELoader", vae_name="wan_2.1_vae.safetensors")
+    positive, negative = wan_texts(graph)
+    vision = graph.add(0, "CLIPVisionLoader", clip_name="clip_vision_h.safetensors")
+    image = graph.add(0, "LoadImage", "First frame", 380, image="example.png")
+    seen = graph.add(1, "CLIPVisionEncode", clip_vision=vision["CLIP_VISION"], image=image["IMAGE"], crop="none")
+    start = graph.add(
+        1, "WanImageToVideo", positive=positive, negative=negative, vae=vae["VAE"], width=832, height=480, length=81,
+        clip_vision_output=seen["CLIP_VISION_OUTPUT"], start_image=image["IMAGE"],
+    )  # fmt: skip
+    model, stats = cached(graph, 2, unet["MODEL"])
+    shifted = graph.add(2, "ModelSamplingSD3", model=model, shift=8.0)
+    conditions = (start["positive"], start["negative"], start["latent"])
+    latent = ksampler(graph, 3, shifted["MODEL"], *conditions, steps=20, cfg=6.0)
+    report(graph, 3, stats, latent)
+    save(graph, 4, latent, vae["VAE"], 16, "wan21_i2v")
+
+
+TWO_EXPERTS = """
+## Wan 2.2 14B: one BWCache Apply for each expert
+
+Wan 2.2 14B is two models. The high-noise expert samples the first half of the schedule, the low-noise expert the rest:
+two sampler nodes, so two runs. What one expert computed is no guide to the other, so **each gets its own BWCache
+Apply**, its own cache and its own warm-up (the first 3 steps of each run always compute).
+
+The high-noise half decides layout and motion. If motion suffers, set its preset to `quality`, and leave the other.
+Both reports together show the whole video: the first run has no protected last steps, because it does not end at noise 0.
+
+With a 4-step LoRA there is next to nothing to reuse: leave both nodes out.
+"""
+
+
+def wan22_14b(graph: Graph) -> None:
+    graph.note(0, TWO_EXPERTS, 520)
+    high = graph.add(0, "UNETLoader", "High-noise expert", unet_name="wan2.2_t2v_high_noise_14B_fp8_scaled.safetensors")
+    low = graph.add(0, "UNETLoader", "Low-noise expert", unet_name="wan2.2_t2v_low_noise_14B_fp8_scaled.safetensors")
+    vae = graph.add(0, "VAELoader", vae_name="wan_2.1_vae.safetensors")
+    positive, negative = wan_texts(graph)
+    empty = graph.add(1, "EmptyHunyuanLatentVideo", width=832, height=480, length=81)
+    texts = {"positive": positive, "negative": negative, "steps": 20, "cfg": 3.5, "sampler_name": "euler"}
+    halves = {"high": (high, "enable", 0, 10, "enable"), "low": (low, "disable", 10, 10_000, "disable")}
+    latent = empty["LATENT"]
+    for column, (name, (unet, add_noise, first, last, leftover)) in zip((2, 3), halves.items(), strict=True):
+        model, stats = cached(graph, column, unet["MODEL"], f"BWCache Apply ({name} noise)")
+        shifted = graph.add(column, "ModelSamplingSD3", model=model, shift=5.0)
+        sampler = graph.add(
+            column, "KSamplerAdvanced", f"Sampler ({name} noise)", model=shifted["MODEL"], latent_image=latent,
+            add_noise=add_noise, noise_seed=0, scheduler="simple", start_at_step=first, end_at_step=last,
+            return_with_leftover_noise=leftover, **texts,
+        )  # fmt: skip
+        latent = sampler["LATENT"]
+        report(graph, column, stats, latent, f"BWCache Report ({name} noise)")
+    save(graph, 4, latent, vae["VAE"], 16, "wan22_14b")
+
+
+def wan22_5b(graph: Graph) -> None:
+    text = "## Wan 2.2 5B, text or image to video\n\nFor image to video, connect a **Load Image** to `start_image`.\n"
+    graph.note(0, text + LIVE, 360)
+    unet = graph.add(0, "UNETLoader", unet_name="wan2.2_ti2v_5B_fp16.safetensors")
+    vae = graph.add(0, "VAELoader", vae_name="wan2.2_vae.safetensors")
+    positive, negative = wan_texts(graph)
+    start = graph.add(1, "Wan22ImageToVideoLatent", vae=vae["VAE"], width=1280, height=704, length=121)
+    model, stats = cached(graph, 2, unet["MODEL"])
+    shifted = graph.add(2, "ModelSamplingSD3", model=model, shift=8.0)
+    latent = ksampler(graph, 3, shifted["MODEL"], positive, negative, start["LATENT"], steps=20, cfg=5.0)
+    report(graph, 3, stats, latent)
+    save(graph, 4, latent, vae["VAE"], 24, "wan22_5b")
+
+
+VACE = """
+## Wan 2.1 VACE, 14B: reference image to video
+
+Connect a control video and masks to **WanVaceToVideo** as usual. With `cache_point` at `auto`, reused steps forecast the
+model's output, control included. `features` keeps what VACE adds after the last block live in reused steps too, for
+hundreds of MB more.
+"""
+
+
+def vace(graph: Graph) -> None:
+    graph.note(0, VACE + LIVE, 470)
+    unet = graph.add(0, "UNETLoader", unet_name="wan2.1_vace_14B_fp16.safetensors")
+    vae = graph.add(0, "VAELoader", vae_name="wan_2.1_vae.safetensors")
+    positive, negative = wan_texts(graph)
+    image = graph.add(0, "LoadImage", "Reference", 380, image="example.png")
+    start = graph.add(
+        1, "WanVaceToVideo", positive=positive, negative=negative, vae=vae["VAE"], width=832, height=480, length=81,
+        reference_image=image["IMAGE"],
+    )  # fmt: skip
+    model, stats = cached(graph, 2, unet["MODEL"])
+    shifted = graph.add(2, "ModelSamplingSD3", model=model, shift=8.0)
+    conditions = (start["positive"], start["negative"], start["latent"])
+    latent = ksampler(graph, 3, shifted["MODEL"], *conditions, steps=20, cfg=4.0)
+    report(graph, 3, stats, latent)
+    trimmed = graph.add(4, "TrimVideoLatent", samples=latent, trim_amount=start["trim_latent"])
+    save(graph, 4, trimmed["LATENT"], vae["VAE"], 16, "vace")
+
+
+def custom_sampling(graph: Graph, model: Link, guider: Link, latent: Link) -> Link:
+    """SamplerCustomAdvanced with euler over the simple schedule."""
+    noise = graph.add(3, "RandomNoise", noise_seed=0)
+    sampler = graph.add(3, "KSamplerSelect", sampler_name="euler")
+    sigmas = graph.add(3, "BasicScheduler", model=model, scheduler="simple", steps=20)
+    done = graph.add(
+        3, "SamplerCustomAdvanced", noise=noise["NOISE"], guider=guider, sampler=sampler["SAMPLER"],
+        sigmas=sigmas["SIGMAS"], latent_image=latent,
+    )  # fmt: skip
+    return done["output"]
+
+
+def hunyuan(graph: Graph) -> None:
+    graph.note(0, "## HunyuanVideo text to video\n\n" + LIVE, 330)
+    unet = graph.add(0, "UNETLoader", unet_name="hunyuan_video_t2v_720p_bf16.safetensors")
+    names = {"clip_name1": "clip_l.safetensors", "clip_name2": "llava_llama3_fp8_scaled.safetensors"}
+    clip = graph.add(0, "DualCLIPLoader", type="hunyuan_video", **names)
+    vae = graph.add(0, "VAELoader", vae_name="hunyuan_video_vae_bf16.safetensors")
+    positive = graph.add(1, "CLIPTextEncode", "Prompt", 180, clip=clip["CLIP"], text=PROMPT)
+    guided = graph.add(1, "FluxGuidance", conditioning=positive["CONDITIONING"], guidance=6.0)
+    empty = graph.add(1, "EmptyHunyuanLatentVideo", width=848, height=480, length=73)
+    model, stats = cached(graph, 2, unet["MODEL"])
+    shifted = graph.add(2, "ModelSamplingSD3", model=model, shift=7.0)["MODEL"]
+    guider = graph.add(3, "BasicGuider", model=shifted, conditioning=guided["CONDITIONING"])
+    latent = custom_sampling(graph, shifted, guider["GUIDER"], empty["LATENT"])
+    report(graph, 4, stats, latent)
+    save(graph, 5, latent, vae["VAE"], 24, "hunyuan", tiled=True)
+
+
+def hunyuan15(graph: Graph) -> None:
+    graph.note(0, "## HunyuanVideo 1.5 text to video, 720p\n\n" + LIVE, 330)
+    unet = graph.add(0, "UNETLoader", unet_name="hunyuanvideo1.5_720p_t2v_fp16.safetensors")
+    names = {"clip_name1": "qwen_2.5_vl_7b_fp8_scaled.safetensors", "clip_name2": "byt5_small_glyphxl_fp16.safetensors"}
+    clip = graph.add(0, "DualCLIPLoader", type="hunyuan_video_15", **names)
+    vae = graph.add(0, "VAELoader", vae_name="hunyuanvideo15_vae_fp16.safetensors")
+    texts = {
+        name: graph.add(1, "CLIPTextEncode", f"{name.title()} prompt", 180, clip=clip["CLIP"], text=text)["CONDITIONING"]
+        for name, text in (("positive", PROMPT), ("negative", ""))
+    }
+    empty = graph.add(1, "EmptyHunyuanVideo15Latent", width=1280, height=720, length=121)
+    model, stats = cached(graph, 2, unet["MODEL"])
+    shifted = graph.add(2, "ModelSamplingSD3", model=model, shift=7.0)["MODEL"]
+    guider = graph.add(3, "CFGGuider", model=shifted, cfg=6.0, **texts)
+    latent = custom_sampling(graph, shifted, guider["GUIDER"], empty["LATENT"])
+    report(graph, 4, stats, latent)
+    save(graph, 5, latent, vae["VAE"], 24, "hunyuan15", tiled=True)
+
+
+TINYWAN = """
+## TinyWan: try the cache anywhere, without a download
+
+A very small Wan 2.1 model that ships with the source of BWCache. It samples in seconds on a CPU.
+
+Press **Run**: the same seed is sampled twice, plainly and with the cache. **BWCache Report** shows what was reused,
+**BWCache Compare** how far the two clips are apart and where. Then change the preset, or set `mode` to `paper` with a
+threshold of 0.06, and run again: only the cached half is sampled anew.
+"""
+
+
+def tinywan(graph: Graph) -> None:
+    graph.note(0, TINYWAN, 400)
+    tiny = graph.add(0, "BWCacheTinyWan")
+    model, stats = cached(graph, 1, tiny["model"])
+    conditions = (tiny["positive"], tiny["negative"], tiny["latent"])
+    settings = {"steps": 30, "cfg": 3.0, "sampler_name": "euler"}
+    plain = ksampler(graph, 2, tiny["model"], *conditions, **settings)
+    latent = ksampler(graph, 2, model, *conditions, **settings)
+    graph.nodes[-2].title, graph.nodes[-1].title = "KSampler (plain)", "KSampler (cached)"
+    report(graph, 3, stats, latent).width = 480
+    clips = [
+        graph.add(2, "BWCacheTinyWanDecode", f"Decode ({name})", samples=samples)["images"]
+        for name, samples in (("plain", plain), ("cached", latent))
+    ]
+    graph.add(4, "BWCacheCompare", "", 420, reference=clips[0], other=clips[1])
+    graph.add(4, "SaveAnimatedWEBP", "Cached clip", 420, images=clips[1], filename_prefix="bwcache_tinywan", fps=5.0)
+    graph.add(5, "SaveAnimatedWEBP", "Plain clip", 420, images=clips[0], filename_prefix="bwcache_tinywan_plain", fps=5.0)
+
+
+WORKFLOWS = {
+    "BWCache Wan 2.1 text to video": wan21_t2v,
+    "BWCache Wan 2.1 image to video": wan21_i2v,
+    "BWCache Wan 2.2 14B two experts": wan22_14b,
+    "BWCache Wan 2.2 5B": wan22_5b,
+    "BWCache Wan 2.1 VACE": vace,
+    "BWCache HunyuanVideo": hunyuan,
+    "BWCache HunyuanVideo 1.5": hunyuan15,
+    "BWCache TinyWan": tinywan,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""Example workflows: each is legal on a running server of the version it was made for, and TinyWan's runs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from bwcache_pack.devtools.graph import ONLY_IN_BROWSER, sockets_of, to_prompt, widgets_of
+from bwcache_pack.devtools.graph import named_values as values_by_name
+from bwcache_pack.devtools.workflows import FOLDER, WORKFLOWS
+from bwcache_pack.tests.e2e.conftest import version_of
+from bwcache_pack.tests.e2e.server import Refused
+
+pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
+MADE_FOR = (0, 33)  # nodes of the video examples changed on the way there
+RUNS_ANYWHERE = "BWCache TinyWan"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+
+
+def workflow(name: str) -> dict:
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def nodes_of(name: str) -> list[dict]:
+    return [node for node in workflow(name)["nodes"] if node["type"] not in ONLY_IN_BROWSER]
+
+
+@pytest.fixture
+def legal_here(request, checkout):
+    """Skips the workflows that need newer core nodes than this server has."""
+    name = request.getfixturevalue("name")
+    if name != RUNS_ANYWHERE and version_of(checkout) < MADE_FOR:
+        pytest.skip(f"made for ComfyUI {'.'.join(map(str, MADE_FOR))}")
+
+
+def test_every_workflow_has_a_file_and_every_file_a_workflow():
+    assert NAMES == sorted(WORKFLOWS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nodes_sockets_and_links_are_those_of_the_server(name, object_info, legal_here):
+    saved = workflow(name)
+    nodes = {node["id"]: node for node in saved["nodes"]}
+    for node in nodes_of(name):
+        about = object_info[node["type"]]
+        widgets = widgets_of(about, values_by_name(about, node["widgets_values"]))
+        linked = [i for i in node["inputs"] if "widget" in i]
+        assert [(i["name"], i["type"]) for i in node["inputs"] if "widget" not in i] == [
+            (s.name, s.kind) for s in sockets_of(about)
+        ]
+        assert {(i["name"], i["type"]) for i in linked} <= {(w.name, w.kind) for w in widgets}
+        assert [(o["name"], o["type"]) for o in node["outputs"]] == list(
+            zip(about["output_name"], about["output"], strict=True)
+        )
+    for link, source, slot, target, into, kind in saved["links"]:
+        assert link in nodes[source]["outputs"][slot]["links"]
+        assert nodes[source]["outputs"][slot]["type"] == kind
+        assert nodes[target]["inputs"][into]["link"] == link
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_widget_values_are_legal(name, object_info, legal_here):
+    for node in nodes_of(name):
+        about = object_info[node["type"]]
+        widgets = widgets_of(about, values_by_name(about, node["widgets_values"]))
+        assert len(widgets) == len(node["widgets_values"])
+        for widget, value in zip(widgets, node["widgets_values"], strict=True):
+            where = f"{node['type']}.{widget.name}"
+            if widget.options:
+                assert value in widget.options, where
+            if widget.kind in ("INT", "FLOAT"):
+                assert widget.about.get("min", value) <= value <= widget.about.get("max", value), where
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_server_accepts_the_workflow(name, server, object_info, legal_here):
+    """As the browser would send it. Its model files are empty here, so the run itself ends in an error."""
+    prompt = to_prompt(workflow(name), object_info)
+    server.queue(prompt)
+    server.post("/queue", {"clear": True})
+    server.post("/interrupt", {})
+
+
+def test_the_server_refuses_a_workflow_with_an_illegal_value(server, object_info):
+    prompt = to_prompt(workflow(RUNS_ANYWHERE), object_info)
+    [apply] = [node for node in prompt.values() if node["class_type"] == "BWCacheApply"]
+    apply["inputs"]["preset"] = "no such preset"
+    with pytest.raises(Refused, match="no such preset"):
+        server.queue(prompt)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_model_has_its_cache_and_every_cache_its_report(name):
+    saved = workflow(name)
+    types = [node["type"] for node in saved["nodes"]]
+    loaders = types.count("UNETLoader") + types.count("BWCacheTinyWan")
+    assert types.count("BWCacheApply") == types.count("BWCacheReport") == loaders
+    assert "MarkdownNote" in types
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_model_file_says_where_to_get_it(name):
+    for node in nodes_of(name):
+        files = [value for value in node["widgets_values"] if str(value).endswith(".safetensors")]
+        assert [model["name"] for model in node["properties"].get("models", [])] == files
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_two_nodes_overlap(name):
+    boxes = [(*node["pos"], *node["size"]) for node in workflow(name)["nodes"]]
+    for i, (x, y, w, h) in enumerate(boxes):
+        for x2, y2, w2, h2 in boxes[:i]:
+            assert x + w <= x2 or x2 + w2 <= x or y + h <= y2 or y2 + h2 <= y
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_workflow_has_a_preview_picture(name):
+    from PIL import Image
+
+    with Image.open(FOLDER / f"{name}.jpg") as picture:
+        assert picture.format == "JPEG"
+        assert min(picture.size) >= 300
+    assert (FOLDER / f"{name}.jpg").stat().st_size < 150_000
+
+
+def test_the_template_browser_lists_the_workflows(server):
+    [templates] = server.get("/workflow_templates").values()
+    assert sorted(templates) == NAMES
+
+
+def test_tinywan_runs_and_is_reported_and_compared(server, object_info):
+    saved = workflow(RUNS_ANYWHERE)
+    outputs = server.run(to_prompt(saved, object_info))
+    by_type = {node["type"]: outputs[str(node["id"])] for node in saved["nodes"] if str(node["id"]) in outputs}
+    assert "of 30 steps were reused" in by_type["BWCacheReport"]["text"][0]
+    assert len(by_type["BWCacheReport"]["images"]) == 3
+    assert "PSNR" in by_type["BWCacheCompare"]["text"][0]
+    assert len(by_type["BWCacheCompare"]["images"]) == 5
+    clips = [outputs[str(node["id"])]["images"][0] for node in saved["nodes"] if node["type"] == "SaveAnimatedWEBP"]
+    assert len(clips) == 2
+    for clip in clips:
+        assert (server.base / "output" / clip["filename"]).stat().st_size > 1000
