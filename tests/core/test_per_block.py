@@ -117,3 +117,10 @@ def test_a_new_condition_computes_every_block_in_its_own_pass():
     assert values(outputs) == [1.125 + 4.25, 35.0]
     run.session.close(True)
     assert run.actions == "CCP"
+
+
+def test_what_is_held_is_a_residual_and_a_sample_per_block():
+    """6 x 4 float32 are 96 bytes; all 6 tokens are sampled. The features themselves are not kept."""
+    run = Run(ToyModel([lambda x: x + 1.0] * 3), falling(10), **EVERY)
+    run.evaluate(10.0, [condition(COND, 1.0)])
+    assert run.session.close(True).steps[0].cache_bytes == 3 * 96 + 3 * 96
