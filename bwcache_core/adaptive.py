@@ -42,7 +42,7 @@ class AdaptivePolicy:
             return Decision(reason="no forecast was measured yet")
         if position.evaluation - measured[-1].position.evaluation > self.max_reuse:
             return Decision(reason=f"{self.max_reuse} evaluations were reused in a row")
-        slopes, nodes = self._slopes(measured), [m.position.coordinate for m in reversed(measured)]
+        slopes, nodes = self._slopes(measured), places(measured)
         weight = self._weight(position.width)
         errors = [weight * error for error in forecast_errors(slopes, position.coordinate, nodes)]
         tolerance = self._tolerance(position, measured, slopes, nodes)
@@ -65,7 +65,7 @@ class AdaptivePolicy:
 
     def _slopes(self, measured: Sequence[Measured]) -> list[float]:
         """Error over reach of each order, as the last computed evaluation measured them."""
-        nodes = [m.position.coordinate for m in reversed(measured)]
+        nodes = places(measured)
         errors = measured[-1].forecast_errors[: self.max_order + 1]
         return [error / max(reach(nodes[0], nodes[1 : p + 2]), 1e-12) for p, error in enumerate(errors)]
 
@@ -90,6 +90,11 @@ class AdaptivePolicy:
             return round(per_step * computed_needed(steps, nodes, predict, tolerance, must_compute))
 
         return tolerance_for(budget, needed)
+
+
+def places(measured: Sequence[Measured]) -> list[float]:
+    """Coordinates of the computed evaluations, newest first. Two at one place are one node, as in FeatureHistory."""
+    return list(dict.fromkeys(m.position.coordinate for m in reversed(measured)))
 
 
 def forecast_errors(slopes: Sequence[float], coordinate: float, nodes: Sequence[float]) -> list[float]:

@@ -58,6 +58,13 @@ def test_the_order_with_the_smallest_prediction_is_chosen():
     assert policy(order=0).decide(at(3), measured).order == 0
 
 
+@pytest.mark.parametrize(("error", "reused"), [(0.09, True), (0.11, False)])
+def test_two_evaluations_at_one_place_are_one_node(error, reused):
+    """heun evaluates steps 1 and 2 twice; the second features replace the first, so distances are those of 2, 1, 0."""
+    measured = history((0, []), (1, [1.0]), (1, [1.0]), (2, [1.0]), (2, [1.0, error]))
+    assert bool(policy(tolerance=0.1).decide(Position(5, 3, 3.0), measured).reuse) == reused
+
+
 def test_a_wider_step_counts_by_a_power_of_its_width():
     measured = history((0, []), (1, [1.0]), (2, [1.0, 0.05]))
     assert policy(tolerance=0.1).decide(at(3, width=2.0), measured).reuse  # 0.05 * 2 ** 0.75 = 0.084
