@@ -1,9 +1,10 @@
 """Error-controlled reuse: a cached run is an ODE solved with extrapolated slopes, so the interval is a step size.
 
-At a computed evaluation the forecast that would have been used is compared with what came out. A polynomial through
-the nodes c_0..c_p errs by f^(p+1)/(p+1)! * prod |c - c_i|, so error / product, measured once, predicts the error of
-the next forecast at any distance. Reuse goes on while the prediction stays under the tolerance. A step that moves
-sigma further carries its error further, so predictions are weighted by a power of the step's width.
+At a computed evaluation the forecast that would have been used is compared with what came out. The part of a forecast
+that is frozen errs in proportion to its distance from the newest node, the part that follows a polynomial through
+c_0..c_p like prod |c - c_i|: so the error measured once predicts that of the next forecast at any distance. Reuse goes
+on while the prediction stays under the tolerance. A step that moves sigma further carries its error further, so
+predictions are weighted by a power of the step's width.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ TAIL = 2  # last steps that always compute in a run that ends at sigma 0: fine d
 class AdaptivePolicy:
     """Reuse the whole stack while the predicted forecast error is under the tolerance.
 
-    tolerance: relative L1 error of a forecast. max_reuse: evaluations served in a row. max_order: of the polynomial.
+    tolerance: relative L1 error of a forecast. max_reuse: evaluations served in a row. max_order: of the polynomial,
+    damping: the share of the way that a forecast goes to it.
     target_speedup: 0, or the ratio of all to computed evaluations to land on, whatever tolerance that takes.
     """
 
@@ -31,10 +33,11 @@ class AdaptivePolicy:
     tolerance: float
     max_reuse: int
     max_order: int
+    damping: float
     target_speedup: float = 0.0
 
     def decide(self, position: Position, measured: Sequence[Measured]) -> Decision:
-        """Reuse with the order whose predicted error is smallest, if that is under the tolerance."""
+        """Reuse where the predicted error of the forecast is under the tolerance."""
         barred = self.rules.barred(position, measured) or self._ends(position.step, measured)
         if barred:
             return Decision(reason=barred)
@@ -42,16 +45,14 @@ class AdaptivePolicy:
             return Decision(reason="no forecast was measured yet")
         if position.evaluation - measured[-1].position.evaluation > self.max_reuse:
             return Decision(reason=f"{self.max_reuse} evaluations were reused in a row")
-        slopes, nodes = self._slopes(measured), places(measured)
-        weight = self._weight(position.width)
-        errors = [weight * error for error in forecast_errors(slopes, position.coordinate, nodes)]
-        tolerance = self._tolerance(position, measured, slopes, nodes)
-        if min(errors) >= tolerance:
-            reason = f"forecast error {min(errors):.4f} is not under tolerance {tolerance:.3g}"
-            return Decision(reason=reason, judged=min(errors), limit=tolerance)
-        reason = f"forecast error {min(errors):.4f} is under tolerance {tolerance:.3g}"
-        order = errors.index(min(errors))
-        return Decision(frozenset(range(self.rules.run.blocks)), True, reason, order, errors[order], tolerance)
+        judged = judge(measured, self.max_order, self.damping)
+        error = self._weight(position.width) * judged.error_at(position.coordinate, judged.nodes)
+        tolerance = self._tolerance(position, measured, judged)
+        if error >= tolerance:
+            reason = f"forecast error {error:.4f} is not under tolerance {tolerance:.3g}"
+            return Decision(reason=reason, judged=error, limit=tolerance)
+        reason = f"forecast error {error:.4f} is under tolerance {tolerance:.3g}"
+        return Decision(frozenset(range(self.rules.run.blocks)), True, reason, judged.order, error, tolerance)
 
     def _ends(self, step: int, measured: Sequence[Measured]) -> str:
         if len(measured) < WARMUP:
@@ -63,15 +64,7 @@ class AdaptivePolicy:
     def _weight(self, width: float) -> float:
         return abs(width / self.rules.run.mean_width) ** WIDTH_POWER
 
-    def _slopes(self, measured: Sequence[Measured]) -> list[float]:
-        """Error over reach of each order, as the last computed evaluation measured them."""
-        nodes = places(measured)
-        errors = measured[-1].forecast_errors[: self.max_order + 1]
-        return [error / max(reach(nodes[0], nodes[1 : p + 2]), 1e-12) for p, error in enumerate(errors)]
-
-    def _tolerance(
-        self, position: Position, measured: Sequence[Measured], slopes: Sequence[float], nodes: Sequence[float]
-    ) -> float:
+    def _tolerance(self, position: Position, measured: Sequence[Measured], judged: Judged) -> float:
         """The tolerance set, or the one that spends what is left of the budget by the end of the run."""
         if not self.target_speedup:
             return self.tolerance
@@ -80,14 +73,14 @@ class AdaptivePolicy:
         budget = computed_allowed(round(run.steps * per_step), self.target_speedup) - len(measured)
 
         def predict(step: int, earlier: Sequence[float]) -> float:
-            return self._weight(run.widths[step]) * min(forecast_errors(slopes, step, earlier))
+            return self._weight(run.widths[step]) * judged.error_at(step, earlier)
 
         def must_compute(step: int, newest: float) -> bool:
             return bool(self._ends(step, measured)) or step - newest > self.max_reuse or step > self.rules.end_step
 
         def needed(tolerance: float) -> int:
             steps = range(position.step, run.steps)
-            return round(per_step * computed_needed(steps, nodes, predict, tolerance, must_compute))
+            return round(per_step * computed_needed(steps, judged.nodes, predict, tolerance, must_compute))
 
         return tolerance_for(budget, needed)
 
@@ -97,9 +90,29 @@ def places(measured: Sequence[Measured]) -> list[float]:
     return list(dict.fromkeys(m.position.coordinate for m in reversed(measured)))
 
 
-def forecast_errors(slopes: Sequence[float], coordinate: float, nodes: Sequence[float]) -> list[float]:
-    """Predicted error of a forecast of order 0, 1, ... at `coordinate`; nodes newest first."""
-    return [slope * reach(coordinate, nodes[: p + 1]) for p, slope in enumerate(slopes)]
+@dataclass(frozen=True)
+class Judged:
+    """A forecast of `order` that was measured: its error, at the newest of `nodes` (newest first), from the others."""
+
+    order: int
+    damping: float
+    error: float
+    nodes: Sequence[float]
+
+    def error_at(self, target: float, nodes: Sequence[float]) -> float:
+        """Predicted error at `target` of a forecast from `nodes`, newest first."""
+        frozen = self._growth(target, nodes, 0)
+        return self.error * (frozen + self.damping * (self._growth(target, nodes, self.order) - frozen))
+
+    def _growth(self, target: float, nodes: Sequence[float], order: int) -> float:
+        measured_reach = reach(self.nodes[0], self.nodes[1 : order + 2])
+        return reach(target, nodes[: order + 1]) / max(measured_reach, 1e-12)
+
+
+def judge(measured: Sequence[Measured], max_order: int, damping: float) -> Judged:
+    """The forecast of the highest order that the newest of `measured` holds an error of."""
+    errors = measured[-1].forecast_errors[: max_order + 1]
+    return Judged(len(errors) - 1, damping, errors[-1], places(measured))
 
 
 def reach(target: float, nodes: Sequence[float]) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 ADAPTIVE = "adaptive"
@@ -38,6 +37,8 @@ class BWCacheConfig:
         target_speedup: adaptive: ratio of all to computed evaluations to land on, whatever tolerance that takes; 0 = off.
         max_reuse: adaptive: evaluations reused in a row at most.
         order: adaptive: degree of the forecast at most; 0 frozen, 1 linear, 2 quadratic.
+        damping: adaptive: how far a forecast goes from the newest features to the polynomial; 0 frozen, 1 all the way.
+            Outputs of a guided model are noisy slopes, and going all the way overshoots (benchmarks/NOTES.md).
         cache_point: adaptive: what is forecast. "output" of the model takes a few MB; "features" of the last block
             take hundreds, and what controls add after the last block stays live in reused steps. "auto" is "output".
         threshold: paper and per block: relative L1 change (delta in the paper, 0.15 there) under which features count
@@ -57,6 +58,7 @@ class BWCacheConfig:
     target_speedup: float = 0.0
     max_reuse: int = 6
     order: int = 1
+    damping: float = 0.7
     cache_point: str = AUTO
     corrector: bool = True
     threshold: float = 0.15
@@ -77,6 +79,7 @@ class BWCacheConfig:
         self._check_range("tolerance", 0.0, 1.0, "0 turns reuse off")
         self._check_range("target_speedup", 0.0, 10.0, "0 is off, 2 computes half of the steps")
         self._check_range("max_reuse", 1, 100, "6 is the default")
+        self._check_range("damping", 0.0, 1.0, "0.7 is the default")
         self._check_range("order", 0, 2, "0 frozen, 1 linear, 2 quadratic")
         self._check_range("threshold", 0.0, 1.0, "0 turns reuse off, 0.15 is the paper's value")
         self._check_range("reuse_interval", 0, 100, "0 means 10 % of the steps")
@@ -93,7 +96,7 @@ class BWCacheConfig:
 
     def _check_range(self, name: str, low: float, high: float, hint: str) -> None:
         value = getattr(self, name)
-        if not math.isfinite(value) or not low <= value <= high:
+        if not low <= value <= high:  # NaN included
             raise ConfigError(f"{name} is {value}, expected {low} to {high} ({hint}).")
 
     @property

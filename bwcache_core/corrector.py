@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .forecast import lagrange_weights
+from .forecast import forecast_weights, lagrange_weights
 from .policy import Position
 
 MAX_STRETCH = 8.0  # sum of the reused widths over the correcting one; more would be one step's leap
@@ -28,7 +28,9 @@ class Served:
     order: int
 
 
-def correction_weights(nodes: Sequence[float], served: Sequence[Served], position: Position) -> list[float]:
+def correction_weights(
+    nodes: Sequence[float], served: Sequence[Served], position: Position, damping: float
+) -> list[float]:
     """Weights of the earlier outputs at `nodes` (oldest first) and of the new one (last) in the correction.
 
     They add up to 0: outputs that lie on a line need no correction. Empty where the step is too narrow to correct in.
@@ -43,7 +45,7 @@ def correction_weights(nodes: Sequence[float], served: Sequence[Served], positio
         weights[-2] += share * line[0]
         weights[-1] += share * line[1]
         used = nodes[-(s.order + 1) :]
-        for i, weight in enumerate(lagrange_weights(used, s.position.coordinate)):
+        for i, weight in enumerate(forecast_weights(used, s.position.coordinate, damping)):
             weights[len(nodes) - len(used) + i] -= share * weight
     return weights
 

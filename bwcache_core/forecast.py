@@ -1,6 +1,7 @@
 """What a reused step returns: the features of earlier computed steps, carried forward.
 
-Order 0 repeats the last ones (frozen, as in the paper). Order p lays a polynomial of degree p through the last p + 1.
+Order 0 repeats the last ones (frozen, as in the paper). Order p lays a polynomial of degree p through the last p + 1,
+and goes part of the way to it: outputs of a guided model are noisy slopes, and a full step overshoots.
 """
 
 from __future__ import annotations
@@ -23,6 +24,13 @@ def lagrange_weights(nodes: Sequence[float], target: float) -> list[float]:
     return weights
 
 
+def forecast_weights(nodes: Sequence[float], target: float, damping: float) -> list[float]:
+    """Weights of a forecast from `nodes`, oldest first: the newest, and `damping` of the way to the polynomial."""
+    weights = [damping * weight for weight in lagrange_weights(nodes, target)]
+    weights[-1] += 1.0 - damping
+    return weights
+
+
 class FeatureHistory:
     """The last `order` + 1 features of one condition, newest last, each with its coordinate.
 
@@ -30,7 +38,8 @@ class FeatureHistory:
     features are kept beside them, to judge forecasts when the features themselves had to make room.
     """
 
-    def __init__(self, order: int) -> None:
+    def __init__(self, order: int, damping: float = 1.0) -> None:
+        self.damping = damping
         self.entries: deque[tuple[float, torch.Tensor]] = deque(maxlen=order + 1)
         self.samples: deque[tuple[float, torch.Tensor]] = deque(maxlen=order + 1)
 
@@ -63,12 +72,12 @@ class FeatureHistory:
         earlier = [(node, old) for node, old in self.samples if node != coordinate]
         differences = []
         for count in range(1, len(earlier) + 1):
-            differences.append(extrapolate(earlier[-count:], coordinate) - sample)
+            differences.append(extrapolate(earlier[-count:], coordinate, self.damping) - sample)
         return differences
 
     def forecast(self, coordinate: float, order: int) -> torch.Tensor:
         """Features expected at `coordinate`: a fresh tensor, safe to write into. Order 0 is bit-exact."""
-        return extrapolate(list(self.entries)[-(order + 1) :], coordinate)
+        return extrapolate(list(self.entries)[-(order + 1) :], coordinate, self.damping)
 
 
 def without(nodes: deque[tuple[float, torch.Tensor]], coordinate: float) -> deque[tuple[float, torch.Tensor]]:
@@ -76,11 +85,11 @@ def without(nodes: deque[tuple[float, torch.Tensor]], coordinate: float) -> dequ
     return deque((node for node in nodes if node[0] != coordinate), nodes.maxlen)
 
 
-def extrapolate(nodes: Sequence[tuple[float, torch.Tensor]], coordinate: float) -> torch.Tensor:
-    """Value at `coordinate` of the polynomial through all nodes: a fresh tensor. One node is repeated bit-exactly."""
+def extrapolate(nodes: Sequence[tuple[float, torch.Tensor]], coordinate: float, damping: float) -> torch.Tensor:
+    """Forecast at `coordinate` from all nodes: a fresh tensor. One node is repeated bit-exactly."""
     if len(nodes) == 1:
         return nodes[0][1].clone()
-    weights = lagrange_weights([node for node, _ in nodes], coordinate)
+    weights = forecast_weights([node for node, _ in nodes], coordinate, damping)
     if len(nodes) == 2:  # one kernel, rounded once in half precision
         return torch.lerp(nodes[0][1], nodes[1][1], weights[1])
     total = nodes[0][1] * weights[0]

@@ -125,7 +125,7 @@ class ModelPass:
         if not stream.served or not self._is_recent(stream):
             return output
         nodes, earlier = zip(*stream.history.entries, strict=True)
-        weights = correction_weights(nodes, stream.served, self.position)
+        weights = correction_weights(nodes, stream.served, self.position, stream.history.damping)
         return corrected(output, earlier, weights) if weights else output
 
     def _settle(self, args: Features) -> None:

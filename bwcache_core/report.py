@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
+from .config import ADAPTIVE, PER_BLOCK
+
 MIB = 1024 * 1024
 KEPT_RUNS = 8
 
@@ -117,20 +119,26 @@ class RunReport:
         return "\n".join(lines + self.warnings + self.errors)
 
     def _why_nothing_was_reused(self) -> str:
+        setting, measure = ("tolerance", "forecast error") if self.mode == ADAPTIVE else ("threshold", "change")
         if self.threshold == 0:
-            return "Nothing was reused: threshold is 0. Raise it to reuse."
-        changes = [step.change for step in self.steps if step.change is not None]
-        if self.mode == "per block":
-            changes = [change for step in self.steps for change in step.block_changes.values()]
-        if changes and min(changes) >= self.threshold:
-            suggested = suggested_threshold(changes)
-            advice = f"Try a threshold of {suggested:g}." if suggested <= 1 else "Its steps are too far apart."
+            return f"Nothing was reused: {setting} is 0. Raise it to reuse."
+        numbers = self._numbers_judged()
+        if numbers and min(numbers) >= self.threshold:
+            suggested = suggested_threshold(numbers)
+            advice = f"Try a {setting} of {suggested:g}." if suggested <= 1 else "Its steps are too far apart."
             return (
-                f"Nothing was reused: threshold {self.threshold:g} is under the smallest change seen, "
-                f"{min(changes):.4f}. {advice}"
+                f"Nothing was reused: {setting} {self.threshold:g} is under the smallest {measure} seen, "
+                f"{min(numbers):.4f}. {advice}"
             )
         reasons = {step.reason: None for step in reversed(self.steps)}
         return "Nothing was reused: " + ", ".join(list(reasons)[:3]) + "."
+
+    def _numbers_judged(self) -> list[float]:
+        """What this mode held against the threshold."""
+        if self.mode == PER_BLOCK:
+            return [change for step in self.steps for change in step.block_changes.values()]
+        judged = [step.judged if self.mode == ADAPTIVE else step.change for step in self.steps]
+        return [number for number in judged if number is not None]
 
     def to_dict(self) -> dict:
         """Every field and figure as plain values. Numbers that are not finite become None: JSON has no NaN."""

@@ -168,7 +168,7 @@ class Session:
         key = key._replace(occurrence=occurrence)
         if key not in self.streams:
             order = self.config.order if self.config.mode == ADAPTIVE else 0
-            self.streams[key] = Stream(key.label, FeatureHistory(order))
+            self.streams[key] = Stream(key.label, FeatureHistory(order, self.config.damping))
         return self.streams[key]
 
 

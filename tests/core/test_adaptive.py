@@ -17,9 +17,9 @@ from bwcache_pack.bwcache_core.stream import StreamKey
 STEPS = 20
 
 
-def policy(tolerance=0.1, max_reuse=6, order=1, ends_at_zero=True):
+def policy(tolerance=0.1, max_reuse=6, order=1, ends_at_zero=True, damping=1.0):
     run = RunShape(STEPS, 4, ends_at_zero)
-    return AdaptivePolicy(Rules(run, 0.0, 1, 0, STEPS - 1), tolerance, max_reuse, order)
+    return AdaptivePolicy(Rules(run, 0.0, 1, 0, STEPS - 1), tolerance, max_reuse, order, damping)
 
 
 def at(step, width=1.0):
@@ -50,12 +50,19 @@ def test_the_prediction_grows_with_the_reach_of_the_forecast(step, error, reused
         assert decision.order == 1 and decision.whole_stack
 
 
-def test_the_order_with_the_smallest_prediction_is_chosen():
-    measured = history((0, []), (1, [0.02]), (2, [0.01, 0.05]))
-    assert policy().decide(at(3), measured).order == 0
-    measured = history((0, []), (1, [0.02]), (2, [0.05, 0.01]))
+def test_a_damped_forecast_errs_partly_like_a_frozen_one():
+    # At step 4 the frozen part of the error doubles (distance 2 against 1), the linear part triples.
+    measured = history((0, []), (1, [1.0]), (2, [1.0, 0.04]))
+    assert policy(damping=0.0).decide(at(4), measured).judged == pytest.approx(0.08)
+    assert policy(damping=1.0).decide(at(4), measured).judged == pytest.approx(0.12)
+    assert policy(damping=0.5).decide(at(4), measured).judged == pytest.approx(0.10)
+
+
+def test_the_highest_order_that_was_measured_is_used():
+    measured = history((0, []), (1, [0.02]), (2, [0.01, 0.02]))
     assert policy().decide(at(3), measured).order == 1
     assert policy(order=0).decide(at(3), measured).order == 0
+    assert policy().decide(at(3), history((0, []), (1, [0.02]), (2, [0.01]))).order == 0
 
 
 @pytest.mark.parametrize(("error", "reused"), [(0.09, True), (0.11, False)])
@@ -103,25 +110,26 @@ def test_nothing_is_reused_after_an_error_or_without_a_judged_forecast():
 def test_correction_weights_by_hand():
     # Nodes at 0 and 1, step 2 served by their line (value 2b - a), then 3 is computed as o.
     # The line from (1, b) to (3, o) passes 2 at (b + o) / 2: lacking is (b + o) / 2 - (2b - a) = a - 1.5 b + 0.5 o.
-    weights = correction_weights([0.0, 1.0], [Served(at(2), 1)], at(3))
+    weights = correction_weights([0.0, 1.0], [Served(at(2), 1)], at(3), 1.0)
     assert weights == pytest.approx([1.0, -1.5, 0.5])
     # The served step was half as wide as the correcting one: half of it is added to that step's output.
-    weights = correction_weights([0.0, 1.0], [Served(at(2, width=0.5), 1)], at(3, width=1.0))
+    weights = correction_weights([0.0, 1.0], [Served(at(2, width=0.5), 1)], at(3, width=1.0), 1.0)
     assert weights == pytest.approx([0.5, -0.75, 0.25])
-    # Served frozen: lacking is (b + o) / 2 - b.
-    assert correction_weights([0.0, 1.0], [Served(at(2), 0)], at(3)) == pytest.approx([0.0, -0.5, 0.5])
+    # Served frozen: lacking is (b + o) / 2 - b. So it is with a forecast damped to nothing.
+    assert correction_weights([0.0, 1.0], [Served(at(2), 0)], at(3), 1.0) == pytest.approx([0.0, -0.5, 0.5])
+    assert correction_weights([0.0, 1.0], [Served(at(2), 1)], at(3), 0.0) == pytest.approx([0.0, -0.5, 0.5])
 
 
 def test_outputs_on_a_line_need_no_correction():
     served = [Served(at(step), 1) for step in (2, 3, 4)]
-    weights = correction_weights([0.0, 1.0], served, at(5))
+    weights = correction_weights([0.0, 1.0], served, at(5), 1.0)
     assert weights[0] * 10.0 + weights[1] * 13.0 + weights[2] * 25.0 == pytest.approx(0.0)
 
 
 def test_a_step_too_narrow_to_correct_in_is_left_alone():
     wide = [Served(at(2, width=MAX_STRETCH + 0.1), 1)]
-    assert correction_weights([0.0, 1.0], wide, at(3)) == []
-    assert correction_weights([0.0, 1.0], wide, at(3, width=0.0)) == []
+    assert correction_weights([0.0, 1.0], wide, at(3), 1.0) == []
+    assert correction_weights([0.0, 1.0], wide, at(3, width=0.0), 1.0) == []
 
 
 def test_corrected_does_not_write_its_inputs():

@@ -101,6 +101,14 @@ def test_why_nothing_was_reused_per_block_looks_at_blocks():
     assert "smallest change seen, 0.2000" in why(step(0), step(1, change=0.5, block_changes=changes), mode="per block")
 
 
+def test_why_nothing_was_reused_adaptive_speaks_of_its_own_numbers():
+    """Changes of the blocks are measured as well where features are cached, but forecasts decide."""
+    steps = [step(0), step(1, change=0.01, judged=0.2), step(2, change=0.01, judged=0.3)]
+    text = why(*steps, mode="adaptive", threshold=0.05)
+    assert "tolerance 0.05 is under the smallest forecast error seen, 0.2000. Try a tolerance of 0.26." in text
+    assert "tolerance is 0" in why(*steps, mode="adaptive", threshold=0.0)
+
+
 def test_why_nothing_was_reused_steps_too_far_apart():
     text = why(step(0), step(1, change=1.5), step(2, change=2.0))
     assert "smallest change seen, 1.5000" in text

@@ -248,6 +248,32 @@ def test_a_condition_that_was_away_is_computed_when_it_is_back(gap):
     assert len(run.session.streams) == 2
 
 
+def test_a_hook_laid_over_the_last_block_makes_the_model_run_again():
+    """It would see what blocks passed through, and the forecast would never come: the call is made anew, computed."""
+    run = Run(ToyModel(STACK), falling(10), reuse_interval=3)
+    run.evaluate(10.0, [condition(COND, 1.0)])
+    run.evaluate(9.0, [condition(COND, 1.125)])
+    run.model.ran.clear()
+    run.model.overlaid = {2}
+    [output] = run.evaluate(8.0, [condition(COND, 1.25)])
+    assert output.unique().tolist() == [stack_of(1.25)]
+    run.model.overlaid = set()
+    [output] = run.evaluate(7.0, [condition(COND, 1.375)])
+    assert output.unique().tolist() == [stack_of(1.375)]
+    run.session.close(True)
+    assert run.actions == "CCCC"
+    assert run.model.ran == [2, 0, 1, 2, 0, 1, 2]
+
+
+def test_a_hook_laid_over_another_block_changes_nothing():
+    run = Run(ToyModel(STACK), falling(10), reuse_interval=3)
+    run.model.overlaid = {1}
+    outputs = run.evaluate_all(falling(10)[:3], lambda i: [condition(COND, 1.0 + i / 8)])
+    assert outputs[2][0].unique().tolist() == [stack_of(1.125)]
+    run.session.close(True)
+    assert run.actions == "CCR"
+
+
 @pytest.mark.parametrize(
     "difference",
     [{"uuid": "other"}, {"window": (0, 1, 2)}, {"model": 2}, {"device": "cuda:1"}, {"shape": (1, 16, 5, 4, 4)},

@@ -44,6 +44,7 @@ class ToyModel:
         self.blocks = blocks
         self.after = after
         self.ran: list[int] = []
+        self.overlaid: set[int] = set()  # blocks over whose hook another lies, which runs the block itself
 
     def __call__(self, img: torch.Tensor, run_block: Callable | None = None) -> torch.Tensor:
         hidden = img.clone()  # the patch embedding: the sampler's tensor never reaches a block
@@ -57,7 +58,8 @@ class ToyModel:
             self.ran.append(block)
             return original(block_args)
 
-        return run_block(block, args, compute) if run_block else compute(args)
+        hooked = run_block and block not in self.overlaid
+        return run_block(block, args, compute) if hooked else compute(args)
 
 
 class ToyHunyuan(ToyModel):
