@@ -28,6 +28,7 @@ class ComfyUIHost:
         import comfy.cli_args
 
         comfy.cli_args.args.cpu = True  # read when model_management is imported, so before the rest
+        comfy.cli_args.args.use_pytorch_cross_attention = True  # as on a GPU; what a CPU gets by itself is far slower
         import comfy.model_management
         import comfy.samplers
         import folder_paths

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 
@@ -41,6 +42,10 @@ class Cached:
 
 
 class Lab:
+    """kept: latents of plain runs and thresholds, by host and family, so that tests make them once."""
+
+    kept: ClassVar[dict[tuple, object]] = {}
+
     def __init__(self, host, family: str) -> None:
         self.host = host
         self.family = family
@@ -103,6 +108,17 @@ class Lab:
         sigmas = self.sigmas(model, steps, sampler)[first : None if last is None else last + 1]
         guider = self.guider(model, prompts, cfg)
         return self.host.run(guider, noise, sigmas, sampler, callback, mask=self.mask(noise))
+
+    def uncached(self, sampler: str = "euler") -> torch.Tensor:
+        """Latents of the plain model."""
+        return self.once("uncached", sampler, make=lambda: self.sample(self.plain, sampler=sampler))
+
+    def once(self, *what, make: Callable):
+        """What `make` returns, made once for this host and family."""
+        key = (self.host.version, self.family, *what)
+        if key not in self.kept:
+            self.kept[key] = make()
+        return self.kept[key]
 
     def watch(self, model, **request) -> tuple[Spy, torch.Tensor]:
         spy = self.spy(model)
