@@ -73,7 +73,6 @@ class Stream:
         self.history.clear()
         self.samples.clear()
         self.residuals.clear()
-        self.served.clear()
 
     @property
     def nbytes(self) -> int:
