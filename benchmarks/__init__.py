@@ -1,0 +1,1 @@
+"""Benchmarks: python dev.py bench. Every result file names its machine, versions, date and seeds."""
