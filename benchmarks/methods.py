@@ -50,7 +50,7 @@ def own_methods() -> list[Method]:
         for t in TOLERANCES
     ]
     points += [Method("adaptive target", f"{t:g}x", BWCacheConfig(mode=ADAPTIVE, target_speedup=t)) for t in TARGETS]
-    return points + [Method("adaptive preset", name, BWCacheConfig(mode=ADAPTIVE, preset=name)) for name in PRESETS]
+    return points
 
 
 def fewer_steps(job: Job) -> list[Method]:

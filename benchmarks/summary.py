@@ -126,7 +126,7 @@ def chart(setting: Setting, setting_marks: Sequence[Mark], note: str) -> Figure:
             linewidth=1.8 if ours else 1.2,
         )
     axes.set_xlim(1.0, 3.5)
-        axes.set_xlabel("fewer block executions, x")
+    axes.set_xlabel("fewer block executions, x")
     axes.set_ylabel("PSNR against the uncached clip, dB")
     axes.set_title(f"{setting.sampler}, {setting.steps} steps, cfg {setting.cfg:g}", loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
