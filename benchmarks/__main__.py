@@ -43,7 +43,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--samplers", default=",".join(front.SAMPLERS))
     parser.add_argument("--steps", default=",".join(map(str, front.STEPS)))
     parser.add_argument("--cfgs", default=",".join(f"{cfg:g}" for cfg in front.CFGS))
-    parser.add_argument("--side", type=int, default=8, help="latent height and width")
+    parser.add_argument("--side", type=int, default=12, help="latent height and width")
     parser.add_argument("--threads", type=int, default=1, help="of torch; start two benches for two cores")
     parser.add_argument("--report", action="store_true", help="measure nothing, write the report anew")
     parser.add_argument("--checkpoint", type=Path, default=DEFAULT_PATH)

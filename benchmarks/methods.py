@@ -11,10 +11,10 @@ from .rivals import FirstBlock, MagCache, TeaCache, magnitude_ratios, native_cac
 
 FEWER_STEPS = "fewer steps"
 SPEEDUPS = (1.5, 2.0, 2.5, 3.0)
-NATIVE_THRESHOLDS = (0.02, 0.05, 0.1)
+NATIVE_THRESHOLDS = (0.1, 0.2, 0.4)
 TEACACHE_THRESHOLDS = (0.02, 0.035, 0.06)
 MAGCACHE_THRESHOLDS = (0.03, 0.08, 0.2)
-FIRST_BLOCK_THRESHOLDS = (0.1, 0.16, 0.25)
+FIRST_BLOCK_THRESHOLDS = (0.12, 0.2, 0.3)
 PAPER_SETTINGS = ((0.03, 0), (0.15, 0), (0.06, 1), (0.06, 2))  # threshold, R
 PER_BLOCK_THRESHOLDS = (0.04, 0.1)
 TOLERANCES = (0.015, 0.03, 0.06, 0.12)
