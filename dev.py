@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ def main() -> int:
         raise SystemExit("dev.py needs Python 3.10 or later: start it with a newer one, or with ComfyUI's Python.")
     from devtools.environment import SetupError
 
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads that spin starve whatever shares the cores
     logging.basicConfig(level=logging.INFO, format="dev.py: %(message)s", stream=sys.stderr)
     command, options, rest = parse_arguments(sys.argv[1:])
     try:
@@ -60,12 +62,15 @@ def parse_arguments(arguments: list[str]) -> tuple[str, argparse.Namespace, list
 
 
 def run_program(module: str, arguments: list[str]) -> int:
-    """Run a module of the pack in an environment that has what it needs."""
-    from devtools.comfyui import program_environment
+    """Run a module of the pack in an environment that has what it needs; the demo on every kind of host found."""
+    from devtools.comfyui import program_environments
 
-    python, variables = program_environment()
     loader = Path(__file__).resolve().parent / "devtools" / "pack.py"
-    return subprocess.run([python, loader, module, *arguments], env=variables).returncode
+    for python, variables in program_environments(everywhere=module == PROGRAMS["demo"]):
+        status = subprocess.run([python, loader, module, *arguments], env=variables).returncode
+        if status:
+            return status
+    return 0
 
 
 def test(options: argparse.Namespace, extra: list[str]) -> int:

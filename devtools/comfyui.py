@@ -21,12 +21,15 @@ def checkouts() -> list:
     return module.find_checkouts()
 
 
-def program_environment() -> tuple[Path, dict[str, str]]:
-    """Python for the demo, training and benchmarks, and its variables: on the first ComfyUI of COMFYUI_PATH if set."""
+def program_environments(everywhere: bool) -> list[tuple[Path, dict[str, str]]]:
+    """Python and variables to run a program with: the embedded host, or the ComfyUI that COMFYUI_PATH names.
+
+    everywhere: the embedded host and the first ComfyUI found, COMFYUI_PATH or not.
+    """
+    plain = {name: value for name, value in os.environ.items() if name != "COMFYUI_PATH"}
     named = os.environ.get("COMFYUI_PATH")
-    if not named:
-        return own_python(), dict(os.environ)
-    found = checkouts()
-    if not found:
+    found = checkouts() if named or everywhere else []
+    if named and not found:
         raise SetupError(f"COMFYUI_PATH is {named}, which is no ComfyUI. Correct it, or unset it to run without one.")
-    return overlay(found[0].python), {**os.environ, "COMFYUI_PATH": str(found[0].path)}
+    hosts = [(overlay(first.python), {**plain, "COMFYUI_PATH": str(first.path)}) for first in found[:1]]
+    return [(own_python(), plain), *hosts] if everywhere or not hosts else hosts
