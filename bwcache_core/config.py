@@ -34,7 +34,7 @@ class BWCacheConfig:
             reuses, and the output is bit-identical to the plain model.
         corrector: adaptive with the output cached: the first computed step after reused ones also makes up for what
             their forecasts missed.
-        target_speedup: adaptive: ratio of all to computed evaluations to land on, whatever tolerance that takes; 0 = off.
+        target_speedup: adaptive: all over computed evaluations to land on, whatever tolerance that takes. 0 is off.
         max_reuse: adaptive: evaluations reused in a row at most.
         order: adaptive: degree of the forecast at most; 0 frozen, 1 linear, 2 quadratic.
         damping: adaptive: how far a forecast goes from the newest features to the polynomial; 0 frozen, 1 all the way.

@@ -81,7 +81,7 @@ class FeatureHistory:
 
 
 def without(nodes: deque[tuple[float, torch.Tensor]], coordinate: float) -> deque[tuple[float, torch.Tensor]]:
-    """`nodes` less any at `coordinate`: samplers come back to a sigma, and no polynomial has two values at one place."""
+    """`nodes` less any at `coordinate`: samplers come back to a sigma, and a polynomial has one value at a place."""
     return deque((node for node in nodes if node[0] != coordinate), nodes.maxlen)
 
 

@@ -13,7 +13,9 @@ def make_policy(config: BWCacheConfig, run: RunShape) -> Policy:
     """The policy of the configured mode. A new mode is one class and one row here."""
     rules = Rules.of(config, run)
     makers = {
-        ADAPTIVE: lambda: AdaptivePolicy(rules, config.limit, config.max_reuse, config.order, config.damping, config.target_speedup),
+        ADAPTIVE: lambda: AdaptivePolicy(
+            rules, config.limit, config.max_reuse, config.order, config.damping, config.target_speedup
+        ),
         PAPER: lambda: PaperPolicy(rules),
         PER_BLOCK: lambda: PerBlockPolicy(rules),
     }

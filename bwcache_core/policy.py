@@ -16,7 +16,7 @@ EVALUATIONS_PER_STEP = 3  # at most, in ComfyUI's fixed-grid samplers (heunpp2, 
 
 @dataclass(frozen=True)
 class RunShape:
-    """The constants of one run: steps, blocks, whether its schedule ends at sigma 0, and how far sigma falls by step."""
+    """The constants of one run: steps, blocks, whether its schedule ends at sigma 0, how far sigma falls by step."""
 
     steps: int
     blocks: int

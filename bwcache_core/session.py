@@ -131,7 +131,7 @@ class Session:
         return self.report
 
     def _drop_tensors(self) -> None:
-        for stream in self.streams.values():  # one by one: a traceback may hold the call that broke off, and its streams
+        for stream in self.streams.values():  # a traceback may hold the call that broke off, and its streams
             stream.forget()
         self.streams.clear()
         self._unread.clear()

@@ -159,7 +159,7 @@ def integrate(config, corrects, batched=True):
         for group in ([[1, 0]] if batched else [[1], [0]]):
             keys = [StreamKey(c, "u", None, 0, "cpu", (1, 16, 2, 2, 2), "float32") for c in group]
             model_pass = session.begin_pass(keys)
-            out = model_pass.run_model(lambda group=group, sigma=sigma: torch.cat([velocities[c](sigma) for c in group]))
+            out = model_pass.run_model(lambda group=group, at=sigma: torch.cat([velocities[c](at) for c in group]))
             session.finish_pass(model_pass)
             for condition, rows in zip(group, out.chunk(len(group)), strict=True):
                 x[condition] += (following - sigma) * rows.mean().item()
@@ -212,7 +212,9 @@ def test_the_budget_counts_what_a_tolerance_would_compute():
     assert computed_needed(range(1, 7), [0.0], lambda *_: 0.0, 1.0, lambda step, newest: step >= 5) == 2
 
 
-@pytest.mark.parametrize(("evaluations", "target", "allowed"), [(30, 2.0, 15), (30, 2.5, 12), (20, 3.0, 7), (2, 9.0, 1)])
+@pytest.mark.parametrize(
+    ("evaluations", "target", "allowed"), [(30, 2.0, 15), (30, 2.5, 12), (20, 3.0, 7), (2, 9.0, 1)]
+)
 def test_the_budget_of_a_target(evaluations, target, allowed):
     assert computed_allowed(evaluations, target) == allowed
 

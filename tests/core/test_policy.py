@@ -79,7 +79,9 @@ RUNS = [
 ]
 
 
-@pytest.mark.parametrize(("steps", "settings", "change_at", "expected"), [r[1:] for r in RUNS], ids=[r[0] for r in RUNS])
+@pytest.mark.parametrize(
+    ("steps", "settings", "change_at", "expected"), [r[1:] for r in RUNS], ids=[r[0] for r in RUNS]
+)
 def test_runs_by_hand(steps, settings, change_at, expected):
     assert run(paper(steps, **settings), change_at) == expected
 

@@ -51,7 +51,7 @@ EVALUATIONS = st.builds(
 MODES = [
     {"mode": "paper", "threshold": 0.15, "reuse_interval": INTERVAL},
     {"mode": "adaptive", "preset": "fast", "order": 0, "max_reuse": INTERVAL, "cache_point": "features"},
-    {"mode": "adaptive", "preset": "fast", "order": 0, "max_reuse": INTERVAL, "cache_point": "output", "corrector": False},
+    {"mode": "adaptive", "preset": "fast", "order": 0, "max_reuse": INTERVAL, "cache_point": "output"},
 ]
 
 
@@ -146,7 +146,7 @@ def test_reuse_is_frozen_recent_and_alone(mode, in_place, evaluations):
 @given(
     st.sampled_from([{"mode": "per block", "threshold": 0.15, "reuse_interval": INTERVAL},
                      {"mode": "adaptive", "preset": "fast", "order": 2, "cache_point": "features"},
-                     {"mode": "adaptive", "preset": "fast", "order": 2, "cache_point": "output", "corrector": False}]),
+                     {"mode": "adaptive", "preset": "fast", "order": 2, "cache_point": "output"}]),
     st.booleans(),
     st.lists(EVALUATIONS, min_size=4, max_size=16),
 )

@@ -98,7 +98,7 @@ def test_sampled_features_survive_blocks_that_write_in_place():
     run.evaluate(4.0, [condition(COND, 1.0)])
     run.evaluate(3.0, [condition(COND, 1.5)])
     report = run.session.close(True)
-    # image tokens: 2x, 4x. Single blocks hold 2 text tokens too: x + 10 + 1 + 1, so 3 and 9 times (6 of 4x, 2 of x + 12).
+    # Image tokens: 2 x, then 4 x. Single blocks hold 2 text tokens of x + 10 + 1 + 1 besides 6 of 4 x: 3 and 9 times.
     single = (6 * 4 * 0.5 + 2 * 0.5) / (6 * 4 * 1.0 + 2 * 13.0)
     expected = {0: 0.5, 1: 0.5, 2: single, 3: single}
     assert report.steps[1].block_changes == pytest.approx(expected, rel=1e-6)
@@ -645,7 +645,11 @@ def test_samplers_are_placed_by_sigma_not_by_count():
 
 @pytest.mark.parametrize(
     ("sigmas", "expected"),
-    [(falling(12), "CCCCCCRCRCCC"), ([s + 1.0 for s in falling(12)], "CCCCCCRCRCRC"), (falling(12)[::-1], "CCCCCCRCRCRC")],
+    [
+        (falling(12), "CCCCCCRCRCCC"),
+        ([s + 1.0 for s in falling(12)], "CCCCCCRCRCRC"),
+        (falling(12)[::-1], "CCCCCCRCRCRC"),
+    ],
     ids=["to zero", "handed over", "flipped"],
 )
 def test_any_schedule_can_be_cached(sigmas, expected):
