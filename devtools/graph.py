@@ -137,7 +137,8 @@ class Graph:
         self.nodes.append(node)
         return node
 
-    def note(self, column: int, text: str, height: int, title: str = "Note") -> None:
+    def note(self, column: int, text: str) -> None:
+        title, height = "Note", 90 + 20 * sum(1 + len(line) // 48 for line in text.strip().splitlines())
         node = Node(self._id(), "MarkdownNote", [], [], [text.strip()], {}, column, title, height)
         self.nodes.append(node)
 

@@ -47,8 +47,9 @@ FILES = {
 }
 AVOID = "overexposed, static, blurred details, subtitles, worst quality, low quality, deformed, still picture"
 PROMPT = "A fox runs through a snowy forest at dawn, breath in the cold air, tracking shot"
-APPLY_HEIGHT = 620  # with the live view below the widgets
-REPORT_HEIGHT = 560
+APPLY_HEIGHT = 680  # with the live view below the widgets
+REPORT_HEIGHT = 600  # text and three charts
+REPORT_WIDTH = 480
 LIVE = """
 **BWCache Apply** sits between the model and the sampler. Leave `mode` at `adaptive` and choose a preset: `quality`,
 `balanced` or `fast`. To compare with the uncached video, bypass it (Ctrl+B) and run the same seed again.
@@ -103,11 +104,13 @@ def save(graph: Graph, column: int, latent: Link, vae: Link, fps: int, prefix: s
 
 
 def report(graph: Graph, column: int, stats: Link, latent: Link, title: str = "") -> Node:
-    return graph.add(column, "BWCacheReport", title, REPORT_HEIGHT, stats=stats, passthrough=latent)
+    node = graph.add(column, "BWCacheReport", title, REPORT_HEIGHT, stats=stats, passthrough=latent)
+    node.width = REPORT_WIDTH
+    return node
 
 
 def wan21_t2v(graph: Graph) -> None:
-    graph.note(0, "## Wan 2.1 text to video, 1.3B\n\n" + LIVE, 330)
+    graph.note(0, "## Wan 2.1 text to video, 1.3B\n\n" + LIVE)
     unet = graph.add(0, "UNETLoader", unet_name="wan2.1_t2v_1.3B_fp16.safetensors")
     vae = graph.add(0, "VAELoader", vae_name="wan_2.1_vae.safetensors")
     positive, negative = wan_texts(graph)
@@ -126,7 +129,7 @@ def ksampler(graph: Graph, column: int, model: Link, positive: Link, negative: L
 
 
 def wan21_i2v(graph: Graph) -> None:
-    graph.note(0, "## Wan 2.1 image to video, 14B\n\nChoose the first frame in **Load Image**.\n" + LIVE, 360)
+    graph.note(0, "## Wan 2.1 image to video, 14B\n\nChoose the first frame in **Load Image**.\n" + LIVE)
     unet = graph.add(0, "UNETLoader", unet_name="wan2.1_i2v_480p_14B_fp16.safetensors")
     vae = graph.add(0, "VAELoader", vae_name="wan_2.1_vae.safetensors")
     positive, negative = wan_texts(graph)
@@ -160,7 +163,7 @@ With a 4-step LoRA there is next to nothing to reuse: leave both nodes out.
 
 
 def wan22_14b(graph: Graph) -> None:
-    graph.note(0, TWO_EXPERTS, 520)
+    graph.note(0, TWO_EXPERTS)
     high = graph.add(0, "UNETLoader", "High-noise expert", unet_name="wan2.2_t2v_high_noise_14B_fp8_scaled.safetensors")
     low = graph.add(0, "UNETLoader", "Low-noise expert", unet_name="wan2.2_t2v_low_noise_14B_fp8_scaled.safetensors")
     vae = graph.add(0, "VAELoader", vae_name="wan_2.1_vae.safetensors")
@@ -178,13 +181,13 @@ def wan22_14b(graph: Graph) -> None:
             return_with_leftover_noise=leftover, **texts,
         )  # fmt: skip
         latent = sampler["LATENT"]
-        report(graph, column, stats, latent, f"BWCache Report ({name} noise)")
-    save(graph, 4, latent, vae["VAE"], 16, "wan22_14b")
+        report(graph, 4, stats, latent, f"BWCache Report ({name} noise)")
+    save(graph, 5, latent, vae["VAE"], 16, "wan22_14b")
 
 
 def wan22_5b(graph: Graph) -> None:
     text = "## Wan 2.2 5B, text or image to video\n\nFor image to video, connect a **Load Image** to `start_image`.\n"
-    graph.note(0, text + LIVE, 360)
+    graph.note(0, text + LIVE)
     unet = graph.add(0, "UNETLoader", unet_name="wan2.2_ti2v_5B_fp16.safetensors")
     vae = graph.add(0, "VAELoader", vae_name="wan2.2_vae.safetensors")
     positive, negative = wan_texts(graph)
@@ -206,7 +209,7 @@ hundreds of MB more.
 
 
 def vace(graph: Graph) -> None:
-    graph.note(0, VACE + LIVE, 470)
+    graph.note(0, VACE + LIVE)
     unet = graph.add(0, "UNETLoader", unet_name="wan2.1_vace_14B_fp16.safetensors")
     vae = graph.add(0, "VAELoader", vae_name="wan_2.1_vae.safetensors")
     positive, negative = wan_texts(graph)
@@ -237,7 +240,7 @@ def custom_sampling(graph: Graph, model: Link, guider: Link, latent: Link) -> Li
 
 
 def hunyuan(graph: Graph) -> None:
-    graph.note(0, "## HunyuanVideo text to video\n\n" + LIVE, 330)
+    graph.note(0, "## HunyuanVideo text to video\n\n" + LIVE)
     unet = graph.add(0, "UNETLoader", unet_name="hunyuan_video_t2v_720p_bf16.safetensors")
     names = {"clip_name1": "clip_l.safetensors", "clip_name2": "llava_llama3_fp8_scaled.safetensors"}
     clip = graph.add(0, "DualCLIPLoader", type="hunyuan_video", **names)
@@ -254,7 +257,7 @@ def hunyuan(graph: Graph) -> None:
 
 
 def hunyuan15(graph: Graph) -> None:
-    graph.note(0, "## HunyuanVideo 1.5 text to video, 720p\n\n" + LIVE, 330)
+    graph.note(0, "## HunyuanVideo 1.5 text to video, 720p\n\n" + LIVE)
     unet = graph.add(0, "UNETLoader", unet_name="hunyuanvideo1.5_720p_t2v_fp16.safetensors")
     names = {"clip_name1": "qwen_2.5_vl_7b_fp8_scaled.safetensors", "clip_name2": "byt5_small_glyphxl_fp16.safetensors"}
     clip = graph.add(0, "DualCLIPLoader", type="hunyuan_video_15", **names)
@@ -284,7 +287,7 @@ threshold of 0.06, and run again: only the cached half is sampled anew.
 
 
 def tinywan(graph: Graph) -> None:
-    graph.note(0, TINYWAN, 400)
+    graph.note(0, TINYWAN)
     tiny = graph.add(0, "BWCacheTinyWan")
     model, stats = cached(graph, 1, tiny["model"])
     conditions = (tiny["positive"], tiny["negative"], tiny["latent"])
@@ -292,14 +295,14 @@ def tinywan(graph: Graph) -> None:
     plain = ksampler(graph, 2, tiny["model"], *conditions, **settings)
     latent = ksampler(graph, 2, model, *conditions, **settings)
     graph.nodes[-2].title, graph.nodes[-1].title = "KSampler (plain)", "KSampler (cached)"
-    report(graph, 3, stats, latent).width = 480
-    clips = [
-        graph.add(2, "BWCacheTinyWanDecode", f"Decode ({name})", samples=samples)["images"]
-        for name, samples in (("plain", plain), ("cached", latent))
-    ]
-    graph.add(4, "BWCacheCompare", "", 420, reference=clips[0], other=clips[1])
-    graph.add(4, "SaveAnimatedWEBP", "Cached clip", 420, images=clips[1], filename_prefix="bwcache_tinywan", fps=5.0)
-    graph.add(5, "SaveAnimatedWEBP", "Plain clip", 420, images=clips[0], filename_prefix="bwcache_tinywan_plain", fps=5.0)
+    report(graph, 3, stats, latent)
+    clips = {}
+    for name, samples in (("plain", plain), ("cached", latent)):
+        clips[name] = graph.add(4, "BWCacheTinyWanDecode", f"Decode ({name})", samples=samples)["images"]
+        saved = {"images": clips[name], "filename_prefix": f"bwcache_tinywan_{name}", "fps": 5.0}
+        graph.add(4, "SaveAnimatedWEBP", f"{name.title()} clip", 420, **saved)
+    graph.add(5, "BWCacheCompare", "", 520, reference=clips["plain"], other=clips["cached"])
+
 
 
 WORKFLOWS = {

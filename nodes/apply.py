@@ -10,6 +10,7 @@ from ..bwcache_core.config import CACHE_POINTS, CUSTOM, MODES, PRESETS, BWCacheC
 from ..bwcache_core.report import RunStats
 from .attach import attach
 from .events import RunEvents
+from .schema import CATEGORY, schema
 
 Stats = io.Custom("BWCACHE_STATS")
 EXPERT = {"advanced": True}  # as extra_dict: the `advanced` argument exists only since ComfyUI 0.10
@@ -21,12 +22,13 @@ class BWCacheApply(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         defaults = BWCacheConfig()
-        return io.Schema(
+        return schema(
             node_id="BWCacheApply",
             display_name="BWCache Apply",
-            category="model/speed",
+            category=CATEGORY,
             description="Reuses transformer blocks between sampling steps where they hardly change. "
             "Put it between the model loader (after LoRAs) and the sampler. Wan 2.2: one node per expert.",
+            search_aliases=["teacache", "easycache", "magcache", "first block cache", "speed up", "faster", "cache"],
             inputs=[
                 io.Model.Input("model", tooltip="A Wan or HunyuanVideo model. It is cloned, never changed."),
                 io.Combo.Input(

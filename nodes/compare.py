@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from .preview import shown
+from .preview import show_as_progress, shown
 from .quality import EQUAL_DB, Quality, heat_map, measure
 from .schema import CATEGORY, schema
 
@@ -68,6 +68,7 @@ class BWCacheCompare(io.ComfyNode):
         if is_latent:
             heat = heat.repeat_interleave(LATENT_CELL, dim=1).repeat_interleave(LATENT_CELL, dim=2)
         text = summary(quality, len(heat), is_latent)
+        show_as_progress(cls, text)
         return io.NodeOutput(heat, quality.psnr, quality.ssim, text, ui=shown(cls, text, spread(heat)))
 
 

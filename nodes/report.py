@@ -35,7 +35,6 @@ class BWCacheReport(io.ComfyNode):
             "Put it after the sampler.",
             search_aliases=["teacache", "easycache", "cache", "cache statistics", "speed up", "chart"],
             is_output_node=True,
-            hidden=[io.Hidden.unique_id],
             inputs=[
                 Stats.Input("stats", tooltip="The stats output of BWCache Apply."),
                 io.AnyType.Input(
@@ -74,7 +73,7 @@ class BWCacheReport(io.ComfyNode):
         run = stats.runs[-1]
         figures = (run.evaluations_reused, run.evaluations, run.blocks_reused, run.blocks_total, run.speedup or 0.0)
         text, pictures = verdict(run), charts(run)
-        on_node = shown(cls, f"{text}\n\n{run.summary()}", torch.cat(pictures))
+        on_node = shown(cls, f"{text}\n{run.summary()}", torch.cat(pictures, dim=1))  # below each other: one is larger
         return io.NodeOutput(passthrough, run.summary(), stats.to_json(), *figures, text, *pictures, ui=on_node)
 
 

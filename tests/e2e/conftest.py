@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+
 from bwcache_pack.devtools.workflows import FILES
 from bwcache_pack.tests.e2e.server import Server, install, make_base, running
 from bwcache_pack.tests.hosts.checkouts import Checkout, explain_missing, find_checkouts

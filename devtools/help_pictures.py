@@ -1,0 +1,96 @@
+"""Draws the pictures of web/docs and of the TinyWan workflow, all from real runs of TinyWan on its embedded host:
+
+python devtools/pack.py devtools.help_pictures
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from ..bwcache_core.config import BWCacheConfig
+from ..bwcache_core.report import RunReport
+from ..nodes.charts import change_curve, pixels, reuse_map, step_times
+from ..nodes.quality import heat_map, measure
+from ..tinywan.checkpoint import DEFAULT_PATH
+from ..tinywan.runs import EmbeddedHost, Job, run
+from .pack import ROOT
+
+DOCS = ROOT / "web" / "docs" / "images"
+PREVIEW = ROOT / "example_workflows" / "BWCache TinyWan.jpg"
+JOB = Job("red circle moving left", seed=0, side=16)
+PAPER_THRESHOLD = 0.06  # TinyWan's features change by 0.02 to 0.05 in the middle of a run
+FULL_SCALE = 0.1  # of heat maps: the default of BWCache Compare
+TILE, MARGIN, LABEL = 192, 8, 240  # pixels
+
+
+def main() -> None:
+    """Run TinyWan in every mode and draw."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, default=DEFAULT_PATH)
+    torch.set_num_threads(1)
+    host = EmbeddedHost(parser.parse_args().checkpoint)
+    DOCS.mkdir(parents=True, exist_ok=True)
+    run(host, JOB)  # the first run of a process pays for warm-up
+    plain = run(host, JOB).clip
+    measured = run(host, JOB, BWCacheConfig(mode="paper", threshold=0.0)).report
+    adaptive = run(host, JOB, BWCacheConfig())
+    blocks = run(host, JOB, BWCacheConfig(mode="per block", threshold=PAPER_THRESHOLD)).report
+    save_chart("u_curve", change_curve, measured)
+    save_chart("adaptive_errors", change_curve, adaptive.report)
+    save_chart("adaptive_map", reuse_map, adaptive.report)
+    save_chart("adaptive_times", step_times, adaptive.report)
+    save_chart("per_block_map", reuse_map, blocks)
+    rows = comparison(plain, adaptive.clip, adaptive.report)
+    small_colours(rows).save(DOCS / "compare.png", optimize=True)
+    card(rows, adaptive.report).save(PREVIEW, quality=80)
+
+
+def save_chart(name: str, draw, report: RunReport) -> None:
+    small_colours(Image.fromarray(pixels(draw(report)))).save(DOCS / f"{name}.png", optimize=True)
+
+
+def small_colours(picture: Image.Image) -> Image.Image:
+    """256 colours: a third of the bytes, and no difference to the eye in charts."""
+    return picture.quantize(256)
+
+
+def comparison(plain_FCHW: torch.Tensor, cached_FCHW: torch.Tensor, report: RunReport) -> Image.Image:
+    """Three rows of frames: plain, cached, and the heat map of their difference."""
+    quality = measure(cached_FCHW, plain_FCHW, 1.0)
+    heat = heat_map(cached_FCHW, plain_FCHW, FULL_SCALE).movedim(-1, 1)
+    reused = f"{report.evaluations_reused} of {report.evaluations} steps reused"
+    rows = (
+        ("without the cache", plain_FCHW),
+        (f"with it (balanced)\n{reused}", cached_FCHW),
+        (f"difference\nPSNR {quality.psnr:.1f} dB\nSSIM {quality.ssim:.3f}", heat),
+    )
+    pitch = TILE + MARGIN
+    sheet = Image.new("RGB", (LABEL + pitch * len(plain_FCHW), pitch * len(rows) + MARGIN), "white")
+    pen = ImageDraw.Draw(sheet)
+    for i, (label, frames) in enumerate(rows):
+        top = MARGIN + i * pitch
+        pen.multiline_text((MARGIN, top + TILE // 3), label, fill="black", font_size=20, spacing=8)
+        for j, frame in enumerate(frames):
+            values = (frame.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
+            tile = Image.fromarray(np.asarray(values)).resize((TILE, TILE), Image.Resampling.NEAREST)
+            sheet.paste(tile, (LABEL + j * pitch, top))
+    return sheet
+
+
+def card(rows: Image.Image, report: RunReport) -> Image.Image:
+    """Preview of the workflow: the clips over the map of what was reused."""
+    chart = Image.fromarray(pixels(reuse_map(report)))
+    chart = chart.resize((rows.width, chart.height * rows.width // chart.width), Image.Resampling.LANCZOS)
+    sheet = Image.new("RGB", (rows.width, rows.height + chart.height), "white")
+    sheet.paste(rows, (0, 0))
+    sheet.paste(chart, (0, rows.height))
+    return sheet.resize((sheet.width * 2 // 3, sheet.height * 2 // 3), Image.Resampling.LANCZOS)
+
+
+if __name__ == "__main__":
+    main()

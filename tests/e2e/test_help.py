@@ -1,0 +1,126 @@
+"""Help pages, translations and search words: complete for every node and input, and nothing left over."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from bwcache_pack.devtools.locales import LOCALES, texts_of
+from bwcache_pack.tests.e2e.conftest import version_of
+from bwcache_pack.tests.e2e.server import NAME, PACK
+
+pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
+DOCS = PACK / "web" / "docs"
+PICTURE = re.compile(r"!\[(.*?)\]\((.+?)\)")
+LANGUAGES = ("en", "zh", "ja", "ko")
+NODES = ("BWCacheApply", "BWCacheCompare", "BWCacheReport", "BWCacheTinyWan", "BWCacheTinyWanDecode")
+
+
+@pytest.fixture(scope="session")
+def ours(object_info) -> dict:
+    return {name: about for name, about in object_info.items() if about["python_module"] == f"custom_nodes.{NAME}"}
+
+
+def locale(language: str) -> dict:
+    return json.loads((LOCALES / language / "nodeDefs.json").read_text(encoding="utf-8"))
+
+
+def page(node: str) -> str:
+    return (DOCS / f"{node}.md").read_text(encoding="utf-8")
+
+
+def test_the_server_has_all_nodes_and_they_are_the_ones_checked_here(ours):
+    assert sorted(ours) == sorted(NODES)
+
+
+def test_english_is_what_the_schemas_say(object_info):
+    """Run `python devtools/pack.py devtools.locales` after a change of words in a node."""
+    assert locale("en") == texts_of(object_info)
+
+
+@pytest.mark.parametrize("language", LANGUAGES[1:])
+def test_every_language_has_every_text_and_none_that_is_stale(language):
+    english, other = locale("en"), locale(language)
+    assert shape(other) == shape(english)
+    for path, text in texts(other):
+        assert text.strip(), path
+    translated = [path for path, text in texts(other) if path[-1] == "tooltip" and text.isascii()]
+    assert translated == [], "tooltips left in English"
+
+
+def shape(node):
+    return {key: shape(value) for key, value in node.items()} if isinstance(node, dict) else None
+
+
+def texts(node, path=()):
+    for key, value in node.items():
+        yield from texts(value, (*path, key)) if isinstance(value, dict) else [((*path, key), value)]
+
+
+def test_the_server_serves_every_language(server):
+    served = server.get("/i18n")
+    for language in LANGUAGES:
+        assert served[language]["nodeDefs"]["BWCacheApply"] == locale(language)["BWCacheApply"]
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_every_input_and_output_is_on_the_help_page(node, ours):
+    inputs = [name for group in ("required", "optional") for name in ours[node]["input"].get(group, {})]
+    missing = [name for name in [*inputs, *ours[node]["output_name"]] if f"`{name}`" not in page(node)]
+    assert missing == []
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_tables_of_the_help_page_name_nothing_that_is_gone(node, ours):
+    inputs = {name for group in ("required", "optional") for name in ours[node]["input"].get(group, {})}
+    first_cells = [line.split("|")[1] for line in page(node).splitlines() if line.startswith("| `")]
+    named = {name for cell in first_cells for name in re.findall(r"`(.+?)`", cell)}
+    assert named <= inputs | set(ours[node]["output_name"])
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_every_help_page_has_pictures_that_the_server_serves(node, server):
+    pictures = PICTURE.findall(page(node))
+    assert pictures
+    for alt, path in pictures:
+        assert alt
+        with urllib.request.urlopen(f"{server.url}/extensions/{NAME}/docs/{path}", timeout=30) as answer:
+            assert answer.read(8) == b"\x89PNG\r\n\x1a\n"
+
+
+def test_no_help_page_and_no_picture_is_left_over():
+    assert {path.stem for path in DOCS.glob("*.md")} == set(NODES)
+    used = {path for node in NODES for _, path in PICTURE.findall(page(node))}
+    assert {f"images/{path.name}" for path in (DOCS / "images").iterdir()} == used
+
+
+@pytest.mark.parametrize("word", ["teacache", "easycache", "speed up", "cache"])
+def test_search_finds_apply_under_the_names_of_other_caches(word, ours, checkout):
+    if version_of(checkout) < (0, 11):
+        pytest.skip("search aliases came with ComfyUI 0.11")
+    assert word in ours["BWCacheApply"]["search_aliases"]
+
+
+def test_every_input_and_output_has_a_tooltip(ours):
+    for node, about in ours.items():
+        for group in ("required", "optional"):
+            for name, (_, options) in about["input"].get(group, {}).items():
+                assert options.get("tooltip"), f"{node}.{name}"
+        assert all(about["output_tooltips"]), node
+
+
+def test_without_the_small_model_its_nodes_do_not_register(checkout, tmp_path: Path):
+    """As installed from the registry, whose archive leaves out what .comfyignore names."""
+    from bwcache_pack.tests.e2e.server import install, make_base, running
+
+    make_base(tmp_path)
+    gone = ["tinywan", "nodes/tinywan_load.py", "nodes/tinywan_decode.py"]
+    install(tmp_path, without=gone)
+    with running(checkout, tmp_path) as server:
+        found = [name for name in server.get("/object_info") if name.startswith("BWCache")]
+        assert sorted(found) == ["BWCacheApply", "BWCacheCompare", "BWCacheReport"]
+        assert "IMPORT FAILED" not in server.log
