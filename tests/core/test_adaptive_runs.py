@@ -39,6 +39,15 @@ def test_features_on_a_line_are_forecast_and_no_block_runs(point, batched):
 
 
 @pytest.mark.parametrize("point", POINTS)
+def test_the_damping_set_is_the_damping_used(point):
+    """x grows by 1 in each step; half way to the line is half a step short, once. The output of the block is 2 x."""
+    run = Run(ToyModel([lambda x: 2.0 * x]), falling(12), cache_point=point, max_reuse=1,
+              **{**TINY, "tolerance": 1.0, "damping": 0.5})
+    outputs = run.evaluate_all(falling(12)[:5], lambda i: [condition(COND, 64.0 + i)])
+    assert [o.unique().tolist() for [o] in outputs] == [[128.0], [130.0], [132.0], [133.0], [136.0]]
+
+
+@pytest.mark.parametrize("point", POINTS)
 def test_features_that_jump_are_computed(point):
     run = Run(ToyModel([lambda x: 2.0 * x]), falling(12), cache_point=point, **TINY)
     run.evaluate_all(falling(12)[:-1], lambda i: [condition(COND, 1.0 + i % 2)])

@@ -126,3 +126,14 @@ def test_a_second_evaluation_is_not_judged_by_the_first():
 def test_bytes_count_features_and_samples():
     assert history(1).nbytes == 0
     assert history(1, (0.0, 1.0), (1.0, 1.0), (2.0, 1.0)).nbytes == 2 * 2 * full(1.0).nbytes
+
+
+@pytest.mark.parametrize(("damping", "expected"), [(0.0, 4.0), (0.5, 5.0), (0.75, 5.5), (1.0, 6.0)])
+def test_a_damped_forecast_goes_part_of_the_way(damping, expected):
+    """From 3 at 0 and 4 at 1 the line reaches 6 at 3; frozen stays at 4. Judged as it would have been served."""
+    made = FeatureHistory(1, damping)
+    made.store(0.0, full(3.0), full(3.0))
+    made.store(1.0, full(4.0), full(4.0))
+    assert torch.equal(made.forecast(3.0, 1), full(expected))
+    assert torch.equal(made.forecast(3.0, 0), full(4.0))
+    assert [m.unique().tolist() for m in made.judge(3.0, full(1.0))] == [[3.0], [expected - 1.0]]

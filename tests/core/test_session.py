@@ -533,6 +533,18 @@ def test_close_after_an_exception_drops_every_tensor():
     assert report.evaluations == 1
 
 
+def test_close_drops_what_a_traceback_still_reaches():
+    """An error keeps the frames that it passed, and through them the pass and its conditions, until it is reported."""
+    with Born() as born:
+        run = Run(ToyModel(STACK), falling(10))
+        run.evaluate(10.0, [condition(COND, 1.0)])
+        run.session.begin_evaluation(torch.tensor([9.0]))
+        kept = run.session.begin_pass([condition(COND, 1.0).key])
+        run.session.close(False)
+        assert born.alive == 0
+    assert kept.streams
+
+
 def test_conditions_that_left_are_dropped():
     run = Run(ToyModel(STACK), falling(10))
     run.evaluate(10.0, [condition(COND, 1.0), condition(UNCOND, 2.0)])
