@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import urllib.request
-from pathlib import Path
 
 import pytest
 
@@ -111,16 +110,3 @@ def test_every_input_and_output_has_a_tooltip(ours):
             for name, (_, options) in about["input"].get(group, {}).items():
                 assert options.get("tooltip"), f"{node}.{name}"
         assert all(about["output_tooltips"]), node
-
-
-def test_without_the_small_model_its_nodes_do_not_register(checkout, tmp_path: Path):
-    """As installed from the registry, whose archive leaves out what .comfyignore names."""
-    from bwcache_pack.tests.e2e.server import install, make_base, running
-
-    make_base(tmp_path)
-    gone = ["tinywan", "nodes/tinywan_load.py", "nodes/tinywan_decode.py"]
-    install(tmp_path, without=gone)
-    with running(checkout, tmp_path) as server:
-        found = [name for name in server.get("/object_info") if name.startswith("BWCache")]
-        assert sorted(found) == ["BWCacheApply", "BWCacheCompare", "BWCacheReport"]
-        assert "IMPORT FAILED" not in server.log
