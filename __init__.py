@@ -1,5 +1,7 @@
 """BWCache for ComfyUI: reuses transformer blocks between sampling steps, and reports what it did."""
 
+WEB_DIRECTORY = "./web"
+
 
 async def comfy_entrypoint():
     """Called by ComfyUI 0.3.48 and later."""

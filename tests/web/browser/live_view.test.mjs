@@ -1,0 +1,229 @@
+/**
+ * The live view in a real browser on a real server. Run by dev.py, once per ComfyUI: COMFYUI_PATH and COMFYUI_PYTHON.
+ * BWCACHE_SHOTS: a folder for pictures of what was seen.
+ */
+
+import assert from "node:assert/strict";
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { after, afterEach, before, beforeEach, test } from "node:test";
+
+import { openComfy, prompt } from "./page.mjs";
+import { startServer } from "./server.mjs";
+
+const { COMFYUI_PATH, COMFYUI_PYTHON, BWCACHE_SHOTS } = process.env;
+const LONG = { steps: 40, size: 160, apply: { preset: "custom", tolerance: 0.01 } }; // seconds: time to look
+const LINE = /^\d+ of (\d+) steps reused, [\d.]+x, [\d.]+ [kMG]?B$/;
+
+let server;
+let comfy;
+
+before(async () => {
+  server = await startServer({ comfyui: COMFYUI_PATH, python: COMFYUI_PYTHON });
+  comfy = await openComfy(server.url);
+});
+
+after(async () => {
+  await comfy?.close();
+  await server?.stop();
+});
+
+beforeEach(() => (comfy.errors.length = 0));
+
+afterEach(async (context) => {
+  await shoot(context.name);
+  await fetch(`${server.url}/interrupt`, { method: "POST" });
+  assert.deepEqual(comfy.errors, []);
+});
+
+async function shoot(name) {
+  if (!BWCACHE_SHOTS) return;
+  mkdirSync(BWCACHE_SHOTS, { recursive: true });
+  await comfy.page.screenshot({ path: join(BWCACHE_SHOTS, `${name.replaceAll(/[^\w]+/g, "-")}.png`) });
+}
+
+/** Values of a node's widgets by name, as a user sees them. */
+function values(id) {
+  return comfy.run((wanted) => {
+    const { widgets } = window.app.graph.getNodeById(wanted);
+    return Object.fromEntries(widgets.filter((w) => w.name !== "bwcache_view").map((w) => [w.name, w.value]));
+  }, id);
+}
+
+test("at rest the view is there and takes no part in what is saved or queued", async () => {
+  await comfy.openPrompt(prompt());
+  const view = await comfy.view();
+  assert.equal(view.state, "rest");
+  assert.ok(view.width > 250 && view.height > 150, JSON.stringify(view));
+  const [saved, queued] = await comfy.run(async () => {
+    const { output } = await window.app.graphToPrompt();
+    return [window.app.graph.serialize().nodes.find((node) => node.id === 3), output];
+  });
+  assert.equal(saved.widgets_values.length, Object.keys(await values(3)).length);
+  assert.ok(!("bwcache_view" in queued[3].inputs));
+});
+
+test("the map fills while sampling, and the final line is the report's", async () => {
+  await comfy.openPrompt(prompt(LONG));
+  assert.equal((await comfy.colours()).amber, 0);
+  const id = await comfy.queue();
+  await comfy.waitForEvaluations(6);
+  await shoot("mid-run");
+  assert.equal((await comfy.view()).state, "running");
+  const early = await comfy.colours();
+  assert.ok(early.blue > 100, JSON.stringify(early));
+  await comfy.waitForState("done");
+  await comfy.settle();
+  const late = await comfy.colours();
+  assert.ok(late.amber > 100 && late.blue > early.blue, JSON.stringify([early, late]));
+  const { status, outputs } = await comfy.ended(id);
+  assert.equal(status.status_str, "success");
+  const { headline } = await comfy.view();
+  assert.equal(headline.match(LINE)?.[1], "40", headline);
+  const [reused] = headline.split(" ");
+  assert.match(outputs[8].text.join(""), new RegExp(`${reused} of 40 evaluations reused`));
+});
+
+test("the report's text is on its node", async () => {
+  const text = await comfy.run(() => document.querySelector(".bwcache-report").textContent);
+  assert.match(text, /of 40 evaluations reused/);
+});
+
+test("pointing at the map says what happened there", async () => {
+  const box = await comfy.page.locator(".bwcache-canvas").boundingBox();
+  await comfy.page.mouse.move(box.x + box.width * 0.5, box.y + box.height * 0.3);
+  assert.match((await comfy.view()).text, /^step \d+, block \d+: (reused|computed)/);
+  await comfy.page.mouse.move(5, 5);
+});
+
+test("a map is back after its workflow was loaded again", async () => {
+  const { headline } = await comfy.view();
+  await comfy.run(() => window.app.loadGraphData(window.app.graph.serialize()));
+  await comfy.settle();
+  assert.equal((await comfy.view()).headline, headline);
+});
+
+test("a saved workflow has the same widget values after a reload of the page", async () => {
+  await comfy.openPrompt(prompt({ apply: { mode: "per block", preset: "fast", threshold: 0.33, start_step: 2, end_step: -3 } }));
+  await comfy.run(() => {
+    const { widgets } = window.app.graph.getNodeById(3);
+    widgets.find((widget) => widget.name === "tokens").value = 128;
+    widgets.find((widget) => widget.name === "verbose").value = true;
+  });
+  const [kept, saved] = [await values(3), await comfy.run(() => window.app.graph.serialize())];
+  assert.equal(kept.threshold, 0.33);
+  await comfy.load();
+  await comfy.run((graph) => window.app.loadGraphData(graph), saved);
+  await comfy.settle();
+  assert.deepEqual(await values(3), kept);
+  assert.equal((await comfy.view()).state, "rest");
+});
+
+test("a page that is loaded during a run shows the whole map in the end", async () => {
+  await comfy.openPrompt(prompt(LONG));
+  const saved = await comfy.run(() => window.app.graph.serialize());
+  const id = await comfy.queue();
+  await comfy.waitForEvaluations(4);
+  await comfy.load();
+  await comfy.run((graph) => window.app.loadGraphData(graph), saved);
+  assert.equal((await comfy.ended(id)).status.status_str, "success");
+  await comfy.waitForState("done");
+  await comfy.settle();
+  assert.match((await comfy.view()).headline, LINE);
+  const box = await comfy.page.locator(".bwcache-canvas").boundingBox();
+  await comfy.page.mouse.move(box.x + box.width * 0.13, box.y + box.height * 0.3);
+  assert.match((await comfy.view()).text, /^step 1, block \d+: computed, first evaluation/);
+});
+
+test("a run goes on without its node", async () => {
+  await comfy.openPrompt(prompt(LONG));
+  const id = await comfy.queue();
+  await comfy.waitForEvaluations(3);
+  await comfy.run(() => window.app.graph.remove(window.app.graph.getNodeById(3)));
+  assert.equal((await comfy.ended(id)).status.status_str, "success");
+  await comfy.settle();
+  assert.equal(await comfy.view(), null);
+});
+
+test("a cancelled run says where it stopped", async () => {
+  await comfy.openPrompt(prompt(LONG));
+  await comfy.queue();
+  await comfy.waitForEvaluations(3);
+  await fetch(`${server.url}/interrupt`, { method: "POST" });
+  await comfy.waitForState("done");
+  assert.match((await comfy.view()).progress, /^stopped at \d+\/40$/);
+});
+
+test("another workflow's node of the same number stays at rest, and the map is back with its own", async () => {
+  await comfy.openPrompt(prompt(LONG));
+  const tab = await comfy.run(() => window.app.extensionManager.workflow.activeWorkflow.path);
+  const id = await comfy.queue();
+  await comfy.waitForEvaluations(3);
+  await comfy.openPrompt(prompt());
+  assert.equal((await comfy.ended(id)).status.status_str, "success");
+  await comfy.settle();
+  assert.equal((await comfy.view()).state, "rest");
+  await comfy.openTab(tab);
+  await comfy.waitForState("done");
+  assert.match((await comfy.view()).headline, LINE);
+});
+
+test("two BWCache Apply nodes show a run each", async () => {
+  const [first, second] = [prompt({ steps: 12 }), prompt({ steps: 9 })];
+  for (const [id, node] of Object.entries({ 13: second[3], 17: second[7], 18: second[8] })) {
+    const moved = Object.entries(node.inputs).map(([name, value]) => {
+      const shared = !Array.isArray(value) || !["3", "7"].includes(value[0]);
+      return [name, shared ? value : [`1${value[0]}`, value[1]]];
+    });
+    first[id] = { ...node, inputs: Object.fromEntries(moved) };
+  }
+  await comfy.openPrompt(first);
+  await comfy.ended(await comfy.queue());
+  await comfy.waitForState("done", 0);
+  await comfy.waitForState("done", 1);
+  const totals = [(await comfy.view(0)).headline, (await comfy.view(1)).headline].map((line) => line.match(LINE)?.[1]);
+  assert.deepEqual(totals.sort(), ["12", "9"]);
+});
+
+test("inside a subgraph", async () => {
+  await comfy.openPrompt(prompt({ steps: 10 }));
+  await comfy.run(() => {
+    const { graph } = window.app;
+    window.bwcacheInner = graph.convertToSubgraph(new Set([graph.getNodeById(3)])).subgraph;
+  });
+  const id = await comfy.queue();
+  assert.equal((await comfy.ended(id)).status.status_str, "success");
+  await comfy.run(() => window.app.canvas.setGraph(window.bwcacheInner));
+  await comfy.waitForState("done");
+  assert.equal((await comfy.view()).headline.match(LINE)?.[1], "10");
+});
+
+test("the panel follows the theme", async () => {
+  await comfy.openPrompt(prompt({ steps: 10 }));
+  const panel = () => comfy.run(() => getComputedStyle(document.querySelector(".bwcache-view")).backgroundColor);
+  const dark = await panel();
+  await comfy.run(() => window.app.extensionManager.setting.set("Comfy.ColorPalette", "light"));
+  await comfy.settle();
+  assert.notEqual(await panel(), dark);
+  await comfy.ended(await comfy.queue());
+  await comfy.waitForState("done");
+  await comfy.settle();
+  await shoot("light theme");
+  assert.ok((await comfy.colours()).amber > 100);
+  await comfy.run(() => window.app.extensionManager.setting.set("Comfy.ColorPalette", "dark"));
+});
+
+test("in Nodes 2.0", async () => {
+  await comfy.configure({ "Comfy.VueNodes.Enabled": true });
+  await comfy.load();
+  await comfy.openPrompt(prompt({ steps: 10 }));
+  await comfy.page.waitForSelector("[data-node-id='3'] .bwcache-view");
+  assert.equal((await comfy.view()).state, "rest");
+  await comfy.ended(await comfy.queue());
+  await comfy.waitForState("done");
+  await comfy.settle();
+  const { headline, width, height } = await comfy.view();
+  assert.match(headline, LINE);
+  assert.ok(width > 250 && height > 150);
+  assert.ok((await comfy.colours()).amber > 100);
+});

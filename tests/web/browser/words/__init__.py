@@ -1,0 +1,25 @@
+"""A test's own node: conditioning from TinyWan's words, so that a server samples without a text encoder."""
+
+import importlib.util
+from pathlib import Path
+
+WORDS = Path(__file__).resolve().parents[4] / "tinywan" / "words.py"
+
+
+class TinyWords:
+    CATEGORY = "tests"
+    FUNCTION = "encode"
+    RETURN_TYPES = ("CONDITIONING",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"text": ("STRING", {"default": "red circle moving left"})}}
+
+    def encode(self, text):
+        spec = importlib.util.spec_from_file_location("tinywan_words", WORDS)
+        words = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(words)
+        return ([[words.encode(text), {}]],)
+
+
+NODE_CLASS_MAPPINGS = {"TinyWords": TinyWords}

@@ -1,0 +1,111 @@
+/** BWCache in the browser: one listener for `bwcache.step`, one view per BWCache Apply node, text on BWCache Report. */
+
+import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+import { findNode, reduce } from "./model.js";
+import { LiveView, ReportView } from "./view.js";
+
+const EVENT = "bwcache.step";
+const SETTING = "BWCache.LiveView";
+const HEIGHTS = { BWCacheApply: 234, BWCacheReport: 120 };
+const WIDTH = 380;
+const KEPT_RUNS = 32;
+
+/** Views by node. Weak: a node that is gone takes its view along. */
+const views = new WeakMap();
+/** Newest run by workflow and node, so that a map is back when its tab is opened again, or after an undo. */
+const runs = new Map();
+
+const VIEWS = { BWCacheApply: LiveView, BWCacheReport: ReportView };
+
+app.registerExtension({
+  name: "BWCache.LiveView",
+
+  settings: [
+    {
+      id: SETTING,
+      category: ["BWCache", "Live view", "Show"],
+      name: "Show the live map on BWCache Apply",
+      tooltip: "Nodes that are open already follow when the workflow is loaded again.",
+      type: "boolean",
+      defaultValue: true,
+    },
+  ],
+
+  setup() {
+    const style = document.createElement("link");
+    style.rel = "stylesheet";
+    style.href = new URL("./bwcache.css", import.meta.url).href;
+    document.head.append(style);
+    api.addEventListener(EVENT, (event) => receive(event.detail));
+  },
+
+  nodeCreated(node) {
+    const View = VIEWS[node.comfyClass];
+    if (!View || (View === LiveView && app.extensionManager.setting.get(SETTING) === false)) return;
+    addView(node, new View());
+  },
+
+  afterConfigureGraph() {
+    for (const run of runs.values()) paint(run);
+  },
+});
+
+function receive(event) {
+  const key = `${event.workflow}|${event.node_id}`;
+  const run = reduce(runs.get(key) ?? null, event);
+  runs.delete(key); // the newest is last
+  runs.set(key, run);
+  if (runs.size > KEPT_RUNS) runs.delete(runs.keys().next().value);
+  paint(run);
+}
+
+/** Shows a run on its node, if that is in the workflow that is open. */
+function paint(run) {
+  if (run.workflow && app.rootGraph.id && run.workflow !== app.rootGraph.id) return;
+  const view = views.get(findNode(app.rootGraph, run.node_id));
+  if (view instanceof LiveView) view.show(run);
+}
+
+function addView(node, view) {
+  const height = HEIGHTS[node.comfyClass];
+  const widget = node.addDOMWidget("bwcache_view", "bwcache", view.element, {
+    serialize: false,
+    hideOnZoom: false,
+    getMinHeight: () => height,
+    getValue: () => "",
+    setValue: () => {},
+  });
+  widget.serialize = false; // both: this one keeps it out of widgets_values, the option out of the prompt
+  views.set(node, view);
+  node.setSize([Math.max(node.size[0], WIDTH), node.computeSize()[1]]);
+  after(node, "onAdded", () => {
+    view.element.addEventListener("wheel", zoomGraph, { passive: true });
+    view.connect?.();
+  });
+  after(node, "onRemoved", () => {
+    view.element.removeEventListener("wheel", zoomGraph);
+    view.dispose?.();
+  });
+  if (view instanceof ReportView) after(node, "onExecuted", (output) => showText(view, output?.text));
+}
+
+function showText(view, text) {
+  if (text) view.show(Array.isArray(text) ? text.join("") : String(text));
+}
+
+/** In the classic canvas the wheel over a widget would do nothing: it zooms the graph, as beside the widget. */
+function zoomGraph(event) {
+  if (!event.currentTarget.closest(".dom-widget")) return;
+  app.canvas.processMouseWheel(event);
+}
+
+/** Calls `then` after the node's own callback of that name, which keeps working. */
+function after(node, name, then) {
+  const before = node[name];
+  node[name] = function (...args) {
+    const result = before?.apply(this, args);
+    then(...args);
+    return result;
+  };
+}

@@ -1,0 +1,255 @@
+/** The live view of one BWCache Apply node, and the text of a BWCache Report: elements and canvas, no ComfyUI. */
+
+import {
+  columnCount, curvePoints, DARK, describe, headline, hit, isLight, kindOf, layout, LIGHT, limitLine, mix, mostChange,
+  names, notice, number, progress, shadeOf, ticks,
+} from "./model.js";
+
+const SHARPNESS = 2; // canvas pixels per CSS pixel at least: the canvas stays sharp when the graph is zoomed
+const REST = { rows: 8, columns: 30 }; // the empty map before the first run
+const FONT = "10px system-ui, sans-serif";
+const LEGEND = [["computed", "computed"], ["rule", "by rule"], ["reused", "reused"]];
+
+/** Shows a Run (model.js). One per node: connect() it when the node is added, dispose() when it is removed. */
+export class LiveView {
+  constructor() {
+    this.run = null;
+    this.element = make("div", "bwcache-view");
+    const head = this.element.appendChild(make("div", "bwcache-head"));
+    this.headline = head.appendChild(make("div", "bwcache-headline"));
+    this.progress = head.appendChild(make("div", "bwcache-progress"));
+    this.stage = this.element.appendChild(make("div", "bwcache-stage"));
+    this.canvas = this.stage.appendChild(make("canvas", "bwcache-canvas"));
+    this.running = this.stage.appendChild(make("div", "bwcache-running"));
+    this.invitation = this.stage.appendChild(make("div", "bwcache-invitation", "Queue a prompt to watch it work"));
+    this.foot = this.element.appendChild(make("div", "bwcache-foot"));
+    this.legend = this.foot.appendChild(make("div", "bwcache-legend"));
+    this.swatches = LEGEND.map(([, text]) => this.legend.appendChild(make("span", "bwcache-key", text)));
+    this.limit = this.legend.appendChild(make("span", "bwcache-key bwcache-limit"));
+    this.text = this.foot.appendChild(make("div", "bwcache-text"));
+    this.frame = 0;
+    this.resized = new ResizeObserver(() => this.redraw());
+    this.themed = new MutationObserver(() => this.redraw());
+    this.point = (event) => this.hover(event);
+    this.leave = () => this.say("");
+    this.show(null);
+  }
+
+  /** Begins to follow size, theme and pointer. The opposite of dispose(); a node may be added again. */
+  connect() {
+    this.dispose();
+    this.resized.observe(this.stage);
+    this.themed.observe(document.documentElement, { attributes: true, attributeFilter: ["class", "style"] });
+    this.themed.observe(document.body, { attributes: true, attributeFilter: ["class"] });
+    this.canvas.addEventListener("pointermove", this.point);
+    this.canvas.addEventListener("pointerleave", this.leave);
+    this.redraw();
+  }
+
+  /** @param {import("./model.js").Run|null} run */
+  show(run) {
+    this.run = run;
+    this.headline.textContent = headline(run);
+    this.progress.textContent = progress(run);
+    this.limit.textContent = run && run.threshold > 0 ? `${names(run).limit} ${number(run.threshold)}` : "";
+    this.element.dataset.state = !run ? "rest" : run.done ? "done" : "running";
+    this.say("");
+    this.redraw();
+  }
+
+  /** Draws at the next frame, once for however many changes came before it. */
+  redraw() {
+    if (!this.frame) this.frame = requestAnimationFrame(() => this.draw());
+  }
+
+  dispose() {
+    cancelAnimationFrame(this.frame);
+    this.frame = 0;
+    this.resized.disconnect();
+    this.themed.disconnect();
+    this.canvas.removeEventListener("pointermove", this.point);
+    this.canvas.removeEventListener("pointerleave", this.leave);
+  }
+
+  /** Text in place of the legend; without any, the run's own notice. */
+  say(text) {
+    const line = text || notice(this.run);
+    this.text.textContent = line;
+    this.text.title = line;
+    this.foot.dataset.text = String(Boolean(line));
+    this.text.dataset.notice = String(!text);
+  }
+
+  hover(event) {
+    if (!this.run || !this.at) return;
+    const box = this.canvas.getBoundingClientRect();
+    const zoom = box.width / this.canvas.clientWidth || 1; // the graph scales its widgets
+    const place = hit(this.at, (event.clientX - box.left) / zoom, (event.clientY - box.top) / zoom);
+    this.say(place ? describe(this.run, place.column, place.block) : "");
+  }
+
+  draw() {
+    this.frame = 0;
+    const { clientWidth: width, clientHeight: height } = this.stage;
+    if (!width || !height) return;
+    const colours = isLight(getComputedStyle(this.element).backgroundColor) ? LIGHT : DARK;
+    const context = prepare(this.canvas, width, height);
+    const { rows, columns } = this.run
+      ? { rows: Math.max(this.run.block_count, 1), columns: columnCount(this.run) }
+      : REST;
+    this.at = layout(width, height, columns, rows);
+    this.swatches.forEach((swatch, i) => swatch.style.setProperty("--swatch", mix(colours[LEGEND[i][0]], 0.6)));
+    drawMap(context, this.at, this.run, colours);
+    if (this.run) drawCurve(context, this.at, this.run, colours);
+    drawAxes(context, this.at, this.run, colours);
+    this.placeRunning();
+  }
+
+  /** The column that is being sampled, as an element: it pulses without drawing anything anew. */
+  placeRunning() {
+    const column = this.run?.evaluations.length ?? 0;
+    const shown = this.run && !this.run.done && column < this.at.columns;
+    this.running.style.display = shown ? "" : "none";
+    this.running.style.left = `${this.at.left + column * this.at.step}px`;
+    this.running.style.width = `${Math.max(this.at.step - this.at.gapX, 1)}px`;
+    this.running.style.height = `${this.at.map.height}px`;
+  }
+}
+
+/** The text of a report, first line set off. */
+export class ReportView {
+  constructor() {
+    this.element = make("div", "bwcache-report");
+    this.show("Queue a prompt to read what the cache did.");
+  }
+
+  /** @param {string} text lines */
+  show(text) {
+    const [first, ...rest] = text.split("\n");
+    this.element.replaceChildren(make("div", "bwcache-verdict", first));
+    for (const line of rest.filter(Boolean)) this.element.append(make("div", "bwcache-line", line));
+  }
+}
+
+function make(tag, name, text = "") {
+  const element = document.createElement(tag);
+  element.className = name;
+  element.textContent = text;
+  return element;
+}
+
+function prepare(canvas, width, height) {
+  const scale = Math.max(SHARPNESS, window.devicePixelRatio || 1);
+  canvas.width = Math.round(width * scale);
+  canvas.height = Math.round(height * scale);
+  const context = canvas.getContext("2d");
+  context.scale(scale, scale);
+  context.clearRect(0, 0, width, height);
+  context.font = FONT;
+  return context;
+}
+
+function drawMap(context, at, run, colours) {
+  const most = run ? mostChange(run) : 0;
+  for (let column = 0; column < at.columns; column++) {
+    const cell = run?.evaluations[column];
+    for (let block = 0; block < at.rows; block++) {
+      const colour = cell ? mix(colours[kindOf(cell, block)], shadeOf(run, cell, block, most)) : colours.empty;
+      drawCell(context, at, column, block, colour);
+    }
+  }
+}
+
+function drawCell(context, at, column, block, colour) {
+  const x = at.left + column * at.step;
+  const y = at.map.top + (at.rows - 1 - block) * at.rise;
+  const [width, height] = [at.step - at.gapX, at.rise - at.gapY];
+  context.fillStyle = colour;
+  context.beginPath();
+  if (at.gapX && at.gapY) context.roundRect(x, y, width, height, Math.min(1.75, width / 3, height / 3));
+  else context.rect(x, y, width, height + (at.gapY ? 0 : 0.4)); // no hairlines between rows that touch
+  context.fill();
+}
+
+function drawCurve(context, at, run, colours) {
+  const { top, height } = at.curve;
+  const [x, y] = [(column) => at.left + (column + 0.5) * at.step - at.gapX / 2, (share) => top + height * (1 - share)];
+  const points = curvePoints(run);
+  context.fillStyle = colours.band;
+  for (const cell of run.evaluations) {
+    if (cell && cell.action !== "compute") {
+      context.fillRect(at.left + (cell.evaluation - 1) * at.step, top, at.step, height);
+    }
+  }
+  drawLimit(context, at, run, colours, y);
+  context.strokeStyle = colours.line;
+  context.lineWidth = 1.25;
+  context.beginPath();
+  for (const point of points) context.lineTo(x(point.column), y(point.share));
+  context.stroke();
+  for (const point of points) {
+    context.fillStyle = mix(colours[point.reused ? "reused" : point.rule ? "rule" : "computed"], point.reused ? 0.35 : 1);
+    context.beginPath();
+    if (point.over) drawArrow(context, x(point.column), top);
+    else context.arc(x(point.column), y(point.share), clampRadius(at.step), 0, 2 * Math.PI);
+    context.fill();
+  }
+}
+
+function clampRadius(step) {
+  return Math.min(2.75, Math.max(1.25, step * 0.32));
+}
+
+/** A value above the scale. */
+function drawArrow(context, x, top) {
+  context.moveTo(x, top - 1);
+  context.lineTo(x + 3, top + 4);
+  context.lineTo(x - 3, top + 4);
+}
+
+function drawLimit(context, at, run, colours, y) {
+  const line = limitLine(run, at.columns);
+  if (!line.length) return;
+  context.strokeStyle = colours.limit;
+  context.lineWidth = 1;
+  context.setLineDash([4, 3]);
+  context.beginPath();
+  line.forEach((share, column) => {
+    context.lineTo(at.left + column * at.step, y(share));
+    context.lineTo(at.left + (column + 1) * at.step, y(share));
+  });
+  context.stroke();
+  context.setLineDash([]);
+  context.fillStyle = colours.text;
+  context.textAlign = "right";
+  context.fillText(number(run.threshold), at.left - 5, y(line[0]) + 3);
+}
+
+function drawAxes(context, at, run, colours) {
+  context.fillStyle = colours.text;
+  drawTitle(context, "blocks", at.map.top + at.map.height / 2);
+  if (!run) return;
+  drawTitle(context, names(run).value, at.curve.top + at.curve.height / 2);
+  context.textAlign = "right";
+  context.fillText(String(at.rows), at.left - 5, at.map.top + 8);
+  context.fillText("1", at.left - 5, at.map.top + at.map.height - 1);
+  context.fillText("0", at.left - 5, at.curve.top + at.curve.height);
+  context.fillText("step", at.left - 5, at.axisY);
+  context.textAlign = "center";
+  for (const step of ticks(at.columns)) {
+    const text = String(step);
+    const half = context.measureText(text).width / 2;
+    const x = at.left + (step - 0.5) * at.step;
+    context.fillText(text, Math.min(Math.max(x, at.left + half), at.right - half), at.axisY);
+  }
+}
+
+/** Name of an axis, read from below. */
+function drawTitle(context, text, y) {
+  context.save();
+  context.translate(8, y);
+  context.rotate(-Math.PI / 2);
+  context.textAlign = "center";
+  context.fillText(text, 0, 0);
+  context.restore();
+}
