@@ -50,9 +50,9 @@ def test_nodes_sockets_and_links_are_those_of_the_server(name, object_info, lega
             (s.name, s.kind) for s in sockets_of(about)
         ]
         assert {(i["name"], i["type"]) for i in linked} <= {(w.name, w.kind) for w in widgets}
-        assert [(o["name"], o["type"]) for o in node["outputs"]] == list(
-            zip(about["output_name"], about["output"], strict=True)
-        )
+        offered = list(zip(about["output_name"], about["output"], strict=True))
+        assert [(o["name"], o["type"]) for o in node["outputs"][: len(offered)]] == offered
+        assert not any(o["links"] for o in node["outputs"][len(offered) :]), "an older ComfyUI has fewer outputs"
     for link, source, slot, target, into, kind in saved["links"]:
         assert link in nodes[source]["outputs"][slot]["links"]
         assert nodes[source]["outputs"][slot]["type"] == kind
@@ -131,7 +131,11 @@ def test_the_template_browser_lists_the_workflows(server):
 
 def test_tinywan_runs_and_is_reported_and_compared(server, object_info):
     saved = workflow(RUNS_ANYWHERE)
-    outputs = server.run(to_prompt(saved, object_info))
+    prompt = to_prompt(saved, object_info)
+    for node in prompt.values():
+        if "seed" in node["inputs"]:
+            node["inputs"]["seed"] = 7  # of its own: what other tests left in the server's cache has no output here
+    outputs = server.run(prompt)
     by_type = {node["type"]: outputs[str(node["id"])] for node in saved["nodes"] if str(node["id"]) in outputs}
     assert "of 30 steps were reused" in by_type["BWCacheReport"]["text"][0]
     assert len(by_type["BWCacheReport"]["images"]) == 1

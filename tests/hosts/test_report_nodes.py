@@ -1,0 +1,127 @@
+"""BWCache Report and BWCache Compare inside ComfyUI: outputs, errors, and a ComfyUI without matplotlib."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from bwcache_pack.bwcache_core.report import RunStats
+from bwcache_pack.tests.nodes.reports import report, step
+
+pytestmark = pytest.mark.comfyui
+RUN = report(step(0), step(1, change=0.2, conditions={"cond": 0.2}), step(2, "reuse"))
+
+
+@pytest.fixture
+def nodes(comfyui, monkeypatch, tmp_path):
+    """The node classes. What they show on themselves goes to a folder of its own."""
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "get_temp_directory", lambda: str(tmp_path))
+    from bwcache_pack.nodes.compare import BWCacheCompare
+    from bwcache_pack.nodes.report import BWCacheReport
+
+    return {"report": BWCacheReport, "compare": BWCacheCompare}
+
+
+def stats_of(run) -> RunStats:
+    stats = RunStats()
+    stats.runs.append(run)
+    return stats
+
+
+def outputs_by_name(node, result) -> dict:
+    names = [output.display_name for output in node.define_schema().outputs]
+    return dict(zip(names, result.args, strict=True))
+
+
+def test_report_hands_its_input_on_and_gives_figures_a_verdict_and_three_images(nodes):
+    thing = object()
+    outputs = outputs_by_name(nodes["report"], nodes["report"].execute(stats_of(RUN), thing))
+    assert outputs["passthrough"] is thing
+    assert (outputs["reused_steps"], outputs["total_steps"]) == (1, 3)
+    assert "1 of 3 steps were reused" in outputs["verdict"]
+    for name in ("change_chart", "reuse_chart", "time_chart"):
+        image = outputs[name]
+        assert (image.shape, image.dtype) == ((1, 480, 1080, 3), torch.float32)
+        assert 0.0 <= float(image.min()) < float(image.max()) <= 1.0
+
+
+def test_outputs_that_saved_workflows_count_keep_their_place(nodes):
+    names = [output.display_name for output in nodes["report"].define_schema().outputs]
+    assert names[:8] == ["passthrough", "summary", "json", "reused_steps", "total_steps", "reused_blocks",
+                         "total_blocks", "speedup"]  # fmt: skip
+
+
+def test_report_before_any_run_says_so(nodes):
+    outputs = outputs_by_name(nodes["report"], nodes["report"].execute(RunStats(), 1))
+    assert "No run yet" in outputs["summary"]
+    assert outputs["verdict"] == outputs["summary"]
+
+
+def test_report_without_matplotlib_gives_everything_but_the_charts(nodes, monkeypatch, caplog):
+    for name in list(sys.modules):
+        if name.split(".")[0] == "matplotlib" or name == "bwcache_pack.nodes.charts":
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with caplog.at_level("WARNING"):
+        outputs = outputs_by_name(nodes["report"], nodes["report"].execute(stats_of(RUN), 1))
+    assert "pip install matplotlib" in caplog.text
+    assert "1 of 3" in outputs["verdict"]
+    assert outputs["change_chart"].shape == (1, 480, 1080, 3)
+    assert 0 < float((outputs["change_chart"] < 0.5).float().mean()) < 0.2, "a white picture with words on it"
+
+
+def images(seed: int, frames: int = 3) -> torch.Tensor:
+    return torch.rand(frames, 16, 24, 3, generator=torch.Generator().manual_seed(seed))
+
+
+def latent(seed: int, frames: int = 3) -> dict:
+    return {"samples": 4 * torch.randn(1, 16, frames, 8, 8, generator=torch.Generator().manual_seed(seed))}
+
+
+def test_compare_measures_images(nodes):
+    outputs = outputs_by_name(nodes["compare"], nodes["compare"].execute(images(0), (images(0) + 0.1)))
+    assert outputs["psnr"] == pytest.approx(20.0, abs=1e-3)
+    assert outputs["heat_map"].shape == (3, 16, 24, 3)
+    assert "PSNR 20.0 dB" in outputs["summary"]
+
+
+def test_compare_measures_latents_against_their_own_range(nodes):
+    reference = latent(1)
+    samples = reference["samples"]
+    other = {"samples": samples + 0.1 * (samples.max() - samples.min())}
+    outputs = outputs_by_name(nodes["compare"], nodes["compare"].execute(reference, other))
+    assert outputs["psnr"] == pytest.approx(20.0, abs=1e-3)
+    assert outputs["heat_map"].shape == (3, 64, 64, 3)
+    assert "range of the latent" in outputs["summary"]
+
+
+def test_compare_takes_picture_latents_and_equal_clips(nodes):
+    flat = {"samples": torch.randn(2, 4, 8, 8)}
+    outputs = outputs_by_name(nodes["compare"], nodes["compare"].execute(flat, flat, 0.0))
+    assert (outputs["psnr"], outputs["ssim"]) == (100.0, pytest.approx(1.0))
+    assert "No difference" in outputs["summary"]
+
+
+@pytest.mark.parametrize(
+    ("reference", "other", "message"),
+    [
+        (images(0), images(1, frames=2), "3 frames of 24 x 16 with 3 channels, other has 2 frames"),
+        (images(0), latent(1), "reference is images, other is a latent"),
+        (latent(0), latent(1, frames=2), "Sample both at the same size and length"),
+        (latent(0), {"samples": torch.zeros(1, 8, 100)}, "other is a latent that is no picture"),
+    ],
+    ids=["frames", "kinds", "lengths", "sound"],
+)
+def test_compare_says_what_does_not_fit(nodes, reference, other, message):
+    with pytest.raises(ValueError, match=message):
+        nodes["compare"].execute(reference, other)
+
+
+def test_the_preview_of_a_long_clip_is_limited(nodes):
+    result = nodes["compare"].execute(images(0, 40), images(1, 40))
+    assert len(result.args[0]) == 40
+    assert 5 <= len(result.ui["images"]) <= 9
