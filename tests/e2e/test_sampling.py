@@ -15,7 +15,7 @@ STEPS = 12
 SETTINGS = {
     "paper": {"mode": "paper", "threshold": 0.03, "reuse_interval": 2},
     "per block": {"mode": "per block", "threshold": 0.03, "reuse_interval": 1},
-    "adaptive": {"mode": "adaptive", "preset": "custom", "tolerance": 0.02},
+    "adaptive": {"mode": "adaptive", "preset": "custom", "tolerance": 0.02, "corrector": True},
 }
 DECISIONS = {  # of every ComfyUI; c = computed, r = reused, p = some blocks reused
     "paper": "ccrrccrrcccc",

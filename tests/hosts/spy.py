@@ -141,13 +141,16 @@ class Spy:
 
 
 class Witness:
-    """`model` is a clone that notes each model call's output; attach the cache to it, so that it lies outside."""
+    """`model` is a clone that notes each model call's output; attach the cache to it, so that it lies outside.
 
-    def __init__(self, model) -> None:
+    key: wrappers of one key lie side by side, so two witnesses around one cache need two.
+    """
+
+    def __init__(self, model, key: str = "witness") -> None:
         self.model = model.clone()
         self.evaluations: list[dict[int, torch.Tensor]] = []
-        self.model.add_wrapper_with_key("predict_noise", "witness", self._predict_noise)
-        self.model.add_wrapper_with_key("diffusion_model", "witness", self._diffusion_model)
+        self.model.add_wrapper_with_key("predict_noise", key, self._predict_noise)
+        self.model.add_wrapper_with_key("diffusion_model", key, self._diffusion_model)
 
     def _predict_noise(self, executor, *args, **kwargs):
         self.evaluations.append({})

@@ -14,11 +14,12 @@ import pytest
 
 GOLDEN = Path(__file__).with_name("golden.json")
 STEPS = 16
+ADAPTIVE = {"mode": "adaptive", "preset": "custom", "tolerance": 0.02, "order": 1, "damping": 0.7, "corrector": True}
 SETTINGS = {
     "paper": {"mode": "paper", "threshold": 0.03, "reuse_interval": 2},
     "per block": {"mode": "per block", "threshold": 0.03, "reuse_interval": 2},
-    "adaptive": {"mode": "adaptive", "preset": "custom", "tolerance": 0.02, "cache_point": "features"},
-    "output": {"mode": "adaptive", "preset": "custom", "tolerance": 0.02, "cache_point": "output"},
+    "adaptive": {**ADAPTIVE, "cache_point": "features"},
+    "output": {**ADAPTIVE, "cache_point": "output"},
 }
 
 
