@@ -17,6 +17,7 @@ from .policy import Decision, Measured, Position, Rules
 
 WARMUP = 3  # evaluations that always compute: three nodes measure a linear forecast for the first time
 WIDTH_POWER = 0.75  # 0.5 and 1 did worse at one speed or another: benchmarks/NOTES.md
+NEAREST = 0.5  # steps: a sampler that comes back to a sigma (heun) brings another latent, so its output differs
 TAIL = 2  # last steps that always compute in a run that ends at sigma 0: fine detail is decided there
 
 
@@ -105,8 +106,7 @@ class Judged:
         return self.error * (frozen + self.damping * (self._growth(target, nodes, self.order) - frozen))
 
     def _growth(self, target: float, nodes: Sequence[float], order: int) -> float:
-        measured_reach = reach(self.nodes[0], self.nodes[1 : order + 2])
-        return reach(target, nodes[: order + 1]) / max(measured_reach, 1e-12)
+        return reach(target, nodes[: order + 1]) / reach(self.nodes[0], self.nodes[1 : order + 2])
 
 
 def judge(measured: Sequence[Measured], max_order: int, damping: float) -> Judged:
@@ -116,8 +116,8 @@ def judge(measured: Sequence[Measured], max_order: int, damping: float) -> Judge
 
 
 def reach(target: float, nodes: Sequence[float]) -> float:
-    """prod |target - node|: how an interpolation error grows away from its nodes."""
+    """prod |target - node|: how an interpolation error grows away from its nodes. No distance counts as too small."""
     product = 1.0
     for node in nodes:
-        product *= abs(target - node)
+        product *= max(abs(target - node), NEAREST)
     return product

@@ -36,6 +36,14 @@ def test_reach_is_the_product_of_distances():
     assert reach(5.0, []) == 1.0
 
 
+def test_an_evaluation_at_the_place_of_the_last_one_is_not_free():
+    assert reach(3.0, [3.0, 2.0]) == 0.5
+    measured = history((0, []), (1, [1.0]), (2, [1.0, 0.06]))
+    again = Position(3, 2, 2.0)  # half a step away: 0.06 * (0.5 * 1) / (1 * 2) = 0.015
+    assert policy(tolerance=0.016).decide(again, measured).reuse
+    assert not policy(tolerance=0.015).decide(again, measured).reuse
+
+
 # Nodes 2, 1, 0 measured a linear error e at 2 over reach 1 * 2; forecasts from nodes 2, 1 reach 1 * 2 at step 3,
 # 2 * 3 at 4, 3 * 4 at 5: predictions e, 3e, 6e.
 @pytest.mark.parametrize(
