@@ -37,6 +37,12 @@ def find_checkouts(environment: Mapping[str, str] = os.environ, home: Path | Non
     return [describe(folder, environment) for folder in distinct if is_comfyui(folder)]
 
 
+def strangers(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Folders in COMFYUI_PATH that are no ComfyUI."""
+    named = environment.get("COMFYUI_PATH", "").split(os.pathsep)
+    return [name for name in named if name and not is_comfyui(Path(name).expanduser())]
+
+
 def is_comfyui(folder: Path) -> bool:
     return (folder / "comfy" / "model_patcher.py").is_file()
 
@@ -61,5 +67,7 @@ if __name__ == "__main__":
     found_checkouts = find_checkouts()
     for checkout in found_checkouts:
         sys.stdout.write(f"{checkout.path}\t{checkout.version}\t{checkout.python}\n")
+    for stranger in strangers():
+        sys.stderr.write(f"COMFYUI_PATH names {stranger}, which is no ComfyUI.\n")
     if not found_checkouts:
         sys.exit(explain_missing())
