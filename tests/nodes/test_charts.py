@@ -58,7 +58,8 @@ def test_threshold_zero_draws_no_limit():
 
 
 def test_reused_steps_are_shaded():
-    spans = charts.change_curve(PAPER).axes[0].patches
+    run = report(step(0), step(1, "partial"), step(2, "reuse"), step(3))  # partly reused ones are not
+    spans = charts.change_curve(run).axes[0].patches
     assert [(span.get_x(), span.get_width()) for span in spans] == [(1.5, 1.0)]
 
 
