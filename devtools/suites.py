@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from . import browser
 from .comfyui import checkouts
 from .environment import HOST_TOOLS, SetupError, overlay, own_python
 from .pack import ROOT
@@ -53,7 +54,7 @@ class Selection:
 
 
 def run_all(selection: Selection) -> list[Outcome]:
-    """Lint, the tests that need no ComfyUI, those that do on every ComfyUI found, and the browser code."""
+    """Lint, the tests that need no ComfyUI, those that do on every ComfyUI found, and the browser code, there too."""
     python = own_python()
     folders = [path for path in sorted(TESTS.glob("*")) if holds_tests(path) and path.name not in NEED_COMFYUI]
     return [
@@ -61,6 +62,7 @@ def run_all(selection: Selection) -> list[Outcome]:
         run_pytest("without ComfyUI", python, folders, selection),
         *on_every_comfyui(python, selection),
         browser_code(),
+        *in_browser(selection),
     ]
 
 
@@ -123,19 +125,39 @@ def on_comfyui(checkout, paths: Sequence[Path], selection: Selection) -> Outcome
 def browser_code() -> Outcome:
     """tests/web with node's own test runner: no npm package is needed."""
     files = sorted((TESTS / "web").glob("*.test.*js"))
-    if not files:
-        return Outcome("web", note="no tests")
+    return run_node("web", files) if files else Outcome("web", note="no tests")
+
+
+def in_browser(selection: Selection) -> list[Outcome]:
+    """The tests of what users see: a Chromium on a server of every ComfyUI found. Only where there is all they need."""
+    found, files = checkouts(), sorted(browser.FOLDER.glob("*.test.*js"))
+    if selection.options or not found:
+        return []
+    why_not = browser.missing()
+    if why_not:
+        return [Outcome("browser", skipped=len(files), note=f"{why_not} (counted: files)")]
+    outcomes = []
+    for checkout in found:
+        variables = {"COMFYUI_PATH": str(checkout.path), "COMFYUI_PYTHON": str(checkout.python)}
+        shots = ROOT / "out" / "browser" / checkout.version
+        variables |= {"CHROMIUM": browser.chromium(), "BWCACHE_SHOTS": str(shots)}
+        outcomes.append(run_node(f"browser, ComfyUI {checkout.version}", files, **variables))
+    return outcomes
+
+
+def run_node(suite: str, files: Sequence[Path], **variables: str) -> Outcome:
+    """One `node --test` process, with environment variables."""
     node = shutil.which("node")
     if node is None:
-        return Outcome("web", skipped=len(files), note="node NOT FOUND: install node 20 or later (counted: files)")
-    LOGGER.info("node --test ...")
+        return Outcome(suite, skipped=len(files), note="node NOT FOUND: install node 20 or later (counted: files)")
+    LOGGER.info("node --test, %s ...", suite)
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "report.xml"
         reporters = ["--test-reporter=spec", "--test-reporter-destination=stdout"]
         reporters += ["--test-reporter=junit", f"--test-reporter-destination={report}"]
         start = time.monotonic()
-        status = _run([node, "--test", *reporters, *files])
-        return _counted("web", report, status, time.monotonic() - start)
+        status = _run([node, "--test", *reporters, *files], variables)
+        return _counted(suite, report, status, time.monotonic() - start)
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:

@@ -4,7 +4,7 @@
  */
 
 import assert from "node:assert/strict";
-import { mkdirSync } from "node:fs";
+import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, afterEach, before, beforeEach, test } from "node:test";
 
@@ -13,6 +13,7 @@ import { startServer } from "./server.mjs";
 
 const { COMFYUI_PATH, COMFYUI_PYTHON, BWCACHE_SHOTS } = process.env;
 const LONG = { steps: 40, size: 160, apply: { preset: "custom", tolerance: 0.01 } }; // seconds: time to look
+const EXAMPLE = new URL("../../../example_workflows/BWCache TinyWan.json", import.meta.url);
 const LINE = /^\d+ of (\d+) steps reused, [\d.]+x, [\d.]+ [kMG]?B$/;
 
 let server;
@@ -119,6 +120,15 @@ test("a saved workflow has the same widget values after a reload of the page", a
   assert.equal((await comfy.view()).state, "rest");
 });
 
+test("the example workflow opens with the values that it was saved with", async () => {
+  const saved = JSON.parse(readFileSync(EXAMPLE, "utf8"));
+  await comfy.run((graph) => window.app.loadGraphData(graph), saved);
+  await comfy.settle();
+  const node = saved.nodes.find(({ type }) => type === "BWCacheApply");
+  assert.deepEqual(Object.values(await values(node.id)), node.widgets_values);
+  assert.equal((await comfy.view()).state, "rest");
+});
+
 test("a page that is loaded during a run shows the whole map in the end", async () => {
   await comfy.openPrompt(prompt(LONG));
   const saved = await comfy.run(() => window.app.graph.serialize());
@@ -189,11 +199,12 @@ test("inside a subgraph", async () => {
   await comfy.openPrompt(prompt({ steps: 10 }));
   await comfy.run(() => {
     const { graph } = window.app;
-    window.bwcacheInner = graph.convertToSubgraph(new Set([graph.getNodeById(3)])).subgraph;
+    window.app.canvas.selectItems([graph.getNodeById(3)]);
+    window.bwcacheHost = graph.convertToSubgraph(window.app.canvas.selectedItems).node;
   });
   const id = await comfy.queue();
   assert.equal((await comfy.ended(id)).status.status_str, "success");
-  await comfy.run(() => window.app.canvas.setGraph(window.bwcacheInner));
+  await comfy.run(() => window.app.canvas.openSubgraph(window.bwcacheHost.subgraph, window.bwcacheHost));
   await comfy.waitForState("done");
   assert.equal((await comfy.view()).headline.match(LINE)?.[1], "10");
 });

@@ -12,8 +12,8 @@ const FLAGS = [
 ];
 const USUAL_PLACES = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
 
-/** What the frontend itself logs on every start. */
-const BEFORE_ANY_PACK = "ComfyApp graph accessed before initialization";
+/** What the frontend itself logs, without any pack: at every start, and 1.35 at every step into a subgraph. */
+const FRONTENDS_OWN = /^ComfyApp graph accessed before initialization|^Attempted to cleanup event listeners for graph/;
 
 /** @returns {string|undefined} a Chromium, as CHROMIUM names it or where it usually is */
 export function findChromium() {
@@ -89,7 +89,7 @@ class Comfy {
     const { url } = message.location();
     const missing = /failed to load resource|content security policy/i.test(message.text());
     const ours = !missing || url.includes("bwcache");
-    if (ours && !message.text().startsWith(BEFORE_ANY_PACK)) this.errors.push(`${message.text()} (${url})`);
+    if (ours && !FRONTENDS_OWN.test(message.text())) this.errors.push(`${message.text()} (${url})`);
   }
 
   /** Settings are the server's: they hold for the next load. */
