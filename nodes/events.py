@@ -7,11 +7,12 @@ an error in it is logged once and ends the events of that run, not the run.
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import uuid
 from itertools import groupby
 
-from ..bwcache_core.report import RunReport, StepReport, finite_only
+from ..bwcache_core.report import RunReport, StepReport
 
 EVENT = "bwcache.step"
 DIGITS = 4  # of the numbers sent: enough for a chart
@@ -56,7 +57,7 @@ class RunEvents:
             "mode": report.mode,
             "total_steps": report.steps_total,
             "block_count": report.block_count,
-            "threshold": report.threshold,
+            "threshold": rounded(report.threshold),
             **evaluation(last, report.block_count),
             "evaluations_reused": report.evaluations_reused,
             "speedup": rounded(report.speedup),
@@ -69,7 +70,7 @@ class RunEvents:
             event["finished"] = report.finished
             event["summary"] = report.summary()
             event["history"] = [evaluation(step, report.block_count) for step in report.steps]
-        return finite_only(event)
+        return event
 
 
 def evaluation(step: StepReport, block_count: int) -> dict:
@@ -99,7 +100,8 @@ def ranges(blocks: list[int]) -> list[list[int]]:
 
 
 def rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.{DIGITS}g}")
+    """The few digits that a chart needs. None for what JSON has no word for."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.{DIGITS}g}")
 
 
 def running_server():
