@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from .preview import show_as_progress, shown
+from .preview import shown
 from .quality import EQUAL_DB, Quality, heat_map, measure
 from .schema import CATEGORY, schema
 
@@ -26,7 +26,6 @@ class BWCacheCompare(io.ComfyNode):
             "same seed, sampled with and without the cache. Takes two image batches or two latents.",
             search_aliases=["psnr", "ssim", "difference", "heat map", "image quality", "teacache", "easycache", "cache"],
             is_output_node=True,
-            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.MultiType.Input(
                     "reference", types=[io.Image, io.Latent],
@@ -68,7 +67,6 @@ class BWCacheCompare(io.ComfyNode):
         if is_latent:
             heat = heat.repeat_interleave(LATENT_CELL, dim=1).repeat_interleave(LATENT_CELL, dim=2)
         text = summary(quality, len(heat), is_latent)
-        show_as_progress(cls, text)
         return io.NodeOutput(heat, quality.psnr, quality.ssim, text, ui=shown(cls, text, spread(heat)))
 
 
@@ -109,8 +107,8 @@ def summary(quality: Quality, frames: int, is_latent: bool) -> str:
     if quality.psnr >= EQUAL_DB:
         return "No difference worth a number: PSNR 100 dB, SSIM 1."
     of = "value range of the latent" if is_latent else "full brightness"
-    worst = f" Worst frame: {quality.worst_frame + 1} of {frames} at {quality.worst_psnr:.1f} dB." if frames > 1 else ""
+    worst = f"\nWorst frame: {quality.worst_frame + 1} of {frames} at {quality.worst_psnr:.1f} dB." if frames > 1 else ""
     return (
-        f"PSNR {quality.psnr:.1f} dB, SSIM {quality.ssim:.4f}.{worst} "
-        f"Largest difference: {100 * quality.largest:.1f} % of the {of}."
+        f"PSNR {quality.psnr:.1f} dB, SSIM {quality.ssim:.4f}.{worst}"
+        f"\nLargest difference: {100 * quality.largest:.1f} % of the {of}."
     )

@@ -5,17 +5,8 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io, ui
 
-from .events import running_server
-
 
 def shown(node: type[io.ComfyNode], text: str, images: torch.Tensor | None = None) -> dict:
     """The `ui` of a node's output: for its preview and for the history. images: (B, H, W, 3), none to show text alone."""
     pictures = {} if images is None else ui.PreviewImage(images, cls=node).as_dict()
     return {**pictures, **ui.PreviewText(text).as_dict()}
-
-
-def show_as_progress(node: type[io.ComfyNode], text: str) -> None:
-    """Text on a node whose own output text the browser does not show. Nothing without a server."""
-    server = running_server()
-    if server is not None:
-        server.send_progress_text(text, node.hidden.unique_id)

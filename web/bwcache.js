@@ -1,4 +1,4 @@
-/** BWCache in the browser: one listener for `bwcache.step`, one view per BWCache Apply node, text on BWCache Report. */
+/** BWCache in the browser: one listener for `bwcache.step`, a view per BWCache Apply node, text on Report and Compare. */
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
@@ -7,7 +7,12 @@ import { LiveView, ReportView } from "./view.js";
 
 const EVENT = "bwcache.step";
 const SETTING = "BWCache.LiveView";
-const HEIGHTS = { BWCacheApply: 234, BWCacheReport: 120 };
+const HEIGHTS = { BWCacheApply: 234, BWCacheReport: 120, BWCacheCompare: 84 };
+const TALLEST_TEXT = 150; // the rest of a node is for its pictures
+const INVITATIONS = {
+  BWCacheReport: "Queue a prompt to read what the cache did.",
+  BWCacheCompare: "Queue a prompt to compare.",
+};
 const WIDTH = 380;
 const KEPT_RUNS = 32;
 
@@ -16,10 +21,10 @@ const views = new WeakMap();
 /** Newest run by workflow and node, so that a map is back when its tab is opened again, or after an undo. */
 const runs = new Map();
 
-const VIEWS = { BWCacheApply: LiveView, BWCacheReport: ReportView };
+const VIEWS = { BWCacheApply: LiveView, BWCacheReport: ReportView, BWCacheCompare: ReportView };
 
 app.registerExtension({
-  name: "BWCache.LiveView",
+  name: "bwcache.LiveView",
 
   settings: [
     {
@@ -33,17 +38,13 @@ app.registerExtension({
   ],
 
   setup() {
-    const style = document.createElement("link");
-    style.rel = "stylesheet";
-    style.href = new URL("./bwcache.css", import.meta.url).href;
-    document.head.append(style);
     api.addEventListener(EVENT, (event) => receive(event.detail));
   },
 
   nodeCreated(node) {
     const View = VIEWS[node.comfyClass];
     if (!View || (View === LiveView && app.extensionManager.setting.get(SETTING) === false)) return;
-    addView(node, new View());
+    addView(node, new View(INVITATIONS[node.comfyClass]));
   },
 
   afterConfigureGraph() {
@@ -69,10 +70,12 @@ function paint(run) {
 
 function addView(node, view) {
   const height = HEIGHTS[node.comfyClass];
+  view.element.prepend(styles());
   const widget = node.addDOMWidget("bwcache_view", "bwcache", view.element, {
     serialize: false,
     hideOnZoom: false,
     getMinHeight: () => height,
+    ...(view instanceof ReportView ? { getMaxHeight: () => TALLEST_TEXT } : {}),
     getValue: () => "",
     setValue: () => {},
   });
@@ -88,6 +91,14 @@ function addView(node, view) {
     view.dispose?.();
   });
   if (view instanceof ReportView) after(node, "onExecuted", (output) => showText(view, output?.text));
+}
+
+/** In each view, not in the head of the page, which all packs share. The browser loads the file once. */
+function styles() {
+  const link = document.createElement("link");
+  link.rel = "stylesheet";
+  link.href = new URL("./bwcache.css", import.meta.url).href;
+  return link;
 }
 
 function showText(view, text) {

@@ -116,18 +116,20 @@ export class LiveView {
   }
 }
 
-/** The text of a report, first line set off. */
+/** The text of a report or a comparison, first line set off. */
 export class ReportView {
-  constructor() {
+  /** @param {string} invitation shown before the first run */
+  constructor(invitation) {
     this.element = make("div", "bwcache-report");
-    this.show("Queue a prompt to read what the cache did.");
+    this.lines = this.element.appendChild(make("div", "bwcache-lines"));
+    this.show(invitation);
   }
 
   /** @param {string} text lines */
   show(text) {
     const [first, ...rest] = text.split("\n");
-    this.element.replaceChildren(make("div", "bwcache-verdict", first));
-    for (const line of rest.filter(Boolean)) this.element.append(make("div", "bwcache-line", line));
+    this.lines.replaceChildren(make("div", "bwcache-verdict", first));
+    for (const line of rest.filter(Boolean)) this.lines.append(make("div", "bwcache-line", line));
   }
 }
 
