@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from ..tests.e2e.server import Server, install, make_base, running
 from ..tests.hosts.checkouts import find_checkouts
@@ -22,7 +22,7 @@ from .workflows import FILES, FOLDER, WORKFLOWS
 
 FROM_A_RUN = "BWCache TinyWan"
 WINDOW = {"width": 2000, "height": 1300}
-LARGEST = (1100, 760)
+CARD, TITLE = (960, 760), 160
 READY = "window.app && window.app.graph && window.app.extensionManager"
 QUIET = """async () => {
   for (const name of ["Comfy.Minimap.Visible", "Comfy.Graph.CanvasInfo"])
@@ -55,6 +55,17 @@ def main() -> None:
             take_pictures(server)
 
 
+def card(name: str, graph: Image.Image) -> Image.Image:
+    """The name in large letters over the graph: template browsers show it small. No result: none was made here."""
+    graph.thumbnail((CARD[0], CARD[1] - TITLE), Image.Resampling.LANCZOS)
+    sheet = Image.new("RGB", CARD, "#1b1b1b")
+    pen = ImageDraw.Draw(sheet)
+    pen.multiline_text((36, 30), name.removeprefix("BWCache "), fill="#f2a541", font_size=54)
+    pen.multiline_text((36, 102), "with BWCache", fill="#e0e0e0", font_size=36)
+    sheet.paste(graph, ((CARD[0] - graph.width) // 2, TITLE + (CARD[1] - TITLE - graph.height) // 2))
+    return sheet
+
+
 def take_pictures(server: Server) -> None:
     from playwright.sync_api import sync_playwright
 
@@ -74,10 +85,9 @@ def take_pictures(server: Server) -> None:
             page.wait_for_timeout(1500)
             box = page.evaluate(FIT)
             page.wait_for_timeout(1200)
-            picture = Image.open(io.BytesIO(page.screenshot(clip=box))).convert("RGB")
-            picture.thumbnail(LARGEST, Image.Resampling.LANCZOS)
-            picture.save(FOLDER / f"{name}.jpg", quality=85)
-            sys.stdout.write(f"{name}: {picture.size}\n")
+            graph = Image.open(io.BytesIO(page.screenshot(clip=box))).convert("RGB")
+            card(name, graph).save(FOLDER / f"{name}.jpg", quality=85)
+            sys.stdout.write(f"{name}\n")
         browser.close()
 
 

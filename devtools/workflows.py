@@ -48,7 +48,7 @@ FILES = {
 AVOID = "overexposed, static, blurred details, subtitles, worst quality, low quality, deformed, still picture"
 PROMPT = "A fox runs through a snowy forest at dawn, breath in the cold air, tracking shot"
 APPLY_HEIGHT = 680  # with the live view below the widgets
-REPORT_HEIGHT = 600  # text and three charts
+REPORT_HEIGHT = 860  # text and three charts
 REPORT_WIDTH = 480
 LIVE = """
 **BWCache Apply** sits between the model and the sampler. Leave `mode` at `adaptive` and choose a preset: `quality`,
