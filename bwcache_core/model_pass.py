@@ -20,6 +20,12 @@ HIDDEN = "img"
 FEATURE_NAMES = ("img", "txt")  # what blocks of the supported families return
 
 
+def leave_to_python(function: Callable) -> Callable:
+    """Keeps torch.compile out of `function`, not of what it calls: decisions change from step to step and would freeze,
+    while a compiled model has to stay compiled."""
+    return torch.compiler.disable(function, recursive=False)
+
+
 @dataclass(frozen=True)
 class PassSettings:
     """The constants of every pass of a run.
@@ -67,16 +73,25 @@ class ModelPass:
         """False where no block is watched or reused, so that the model may run as if nothing was attached."""
         return bool(self.settings.monitored) or not self.settings.caches_output
 
+    @leave_to_python
     def run_model(self, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
         """Output of the whole model call, (rows, C, ...): computed, or the forecast where outputs are cached."""
         if not self.settings.caches_output:
             output = compute()
             return self._again(compute) if self._passing_through else output
+        recalled = self._recall_output()
+        return self._keep_output(compute()) if recalled is None else recalled
+
+    @torch.compiler.disable
+    def _recall_output(self) -> torch.Tensor | None:
         if self.decision.reuse and all(self._is_recent(stream) for stream in self.streams):
             self.reused = self.decision.reuse
             return self._forecast()
         self.reused = frozenset()
-        output = compute()
+        return None
+
+    @torch.compiler.disable
+    def _keep_output(self, output: torch.Tensor) -> torch.Tensor:
         result = self._correct(output) if self.corrects else output
         self._keep(output, sample_output(output, self._index(output.flatten(2).shape[2], output.device)))
         return result

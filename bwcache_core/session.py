@@ -89,12 +89,14 @@ class Session:
         self._current = StepReport(evaluation, self.position.step, sigma, "compute", *why)
         self._began = time.perf_counter()
 
+    @torch.compiler.disable
     def begin_pass(self, keys: Sequence[StreamKey]) -> ModelPass:
         """A model call over the conditions `keys`, in batch order. Only inside an evaluation."""
         with self._lock:
             streams = [self._stream(key) for key in keys]
         return ModelPass(self.settings, self.position, self.decision, streams, self._corrects())
 
+    @torch.compiler.disable
     def finish_pass(self, model_pass: ModelPass) -> None:
         """Commit a model call that went through. A call that raised is never finished, so it leaves nothing usable."""
         with self._lock:

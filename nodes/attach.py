@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 
 from ..bwcache_core.config import BWCacheConfig
-from ..bwcache_core.model_pass import ModelPass
+from ..bwcache_core.model_pass import ModelPass, leave_to_python
 from ..bwcache_core.report import RunReport, RunStats, StepReport
 from ..bwcache_core.session import Session
 from ..bwcache_core.stream import StreamKey
@@ -91,18 +91,23 @@ def _predict_noise(executor, *args, **kwargs):
 
 
 def _diffusion_model(layout: BlockLayout) -> Callable:
-    @torch.compiler.disable  # decisions change from step to step: traced, they would freeze
+    @leave_to_python
     def run_pass(executor, *args, **kwargs):
         options = kwargs.get("transformer_options") or next((a for a in reversed(args) if isinstance(a, dict)), {})
         session = options.get(KEY)
         if session is None or session.position is None or "uuids" not in options:
             return executor(*args, **kwargs)
         model_pass = session.begin_pass(stream_keys(options, args[0], executor.class_obj))
+
+        def compute():
+            return executor(*args, **kwargs)
+
         if model_pass.needs_hooks:
             hooked = with_block_hooks(options, layout, model_pass)
             args = [hooked if a is options else a for a in args]
             kwargs = {name: hooked if value is options else value for name, value in kwargs.items()}
-        result = model_pass.run_model(lambda: executor(*args, **kwargs))
+            compute = torch.compiler.disable(compute)  # hooks are new at every pass: a graph through them never fits
+        result = model_pass.run_model(compute)
         session.finish_pass(model_pass)
         return result
 

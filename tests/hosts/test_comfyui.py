@@ -61,6 +61,28 @@ def test_an_area_prompt_shares_its_name_between_cond_and_uncond(lab, settings):
 
 
 @pytest.mark.parametrize("settings", [FORCED, GREEDY], ids=lambda settings: settings["mode"])
+def test_a_negative_prompt_that_is_dropped_in_mid_run_hands_nothing_to_its_namesake(lab, settings):
+    """Guidance schedules do that. What shared a name with it is then the first of that name in the evaluation."""
+    model, evaluations = lab.plain, []
+
+    def predict_noise(executor, *args, **kwargs):
+        evaluations.append(1)
+        executor.class_obj.set_cfg(4.0 if len(evaluations) <= 3 else 1.0)
+        return executor(*args, **kwargs)
+
+    model.add_wrapper_with_key("predict_noise", "schedule", predict_noise)
+    cached = lab.cached(model, **settings)
+    positive = prompt(lab, 1) + prompt(lab, 2, area=(2, 4, 0, 0))
+    spy, _ = lab.watch(cached.model, prompts=(positive, prompt(lab, 3)))
+    last = lab.block_keys[-1]
+    before, now = spy.evaluations[2].features(last), spy.evaluations[3].features(last)
+    assert cached.actions[3] == "reuse"
+    assert (len(before), len(now)) == (4, 2)
+    assert all_differ(before)
+    assert [difference(now[who], before[who]) for who in now] == [0.0] * 2
+
+
+@pytest.mark.parametrize("settings", [FORCED, GREEDY], ids=lambda settings: settings["mode"])
 def test_two_positive_prompts_of_different_length(lab, settings):
     text = torch.randn(1, 5, lab.recipe.text, generator=torch.Generator().manual_seed(4))
     positive = prompt(lab, 1) + lab.host.prompt(lab.family, text, 5, 4)
@@ -200,13 +222,17 @@ def test_a_cache_that_wraps_the_model_call_is_warned_about(lab):
 
 
 @pytest.mark.family("wan21_vace_last")
-def test_vace_adds_after_the_last_block_act_once_on_reused_steps(lab):
-    """What reaches the head is the kept feature plus what VACE makes of this very step; the kept one stays clean."""
+@pytest.mark.parametrize("cfg", [4.0, 1.0])
+def test_vace_adds_after_the_last_block_act_once_on_reused_steps(lab, cfg):
+    """What reaches the head is the kept feature plus what VACE makes of this very step; the kept one stays clean.
+
+    With one condition as with two: those are put together into a new tensor, a single one need not be.
+    """
     skips, calls, module = [], [], lab.module()
     handles = [block.register_forward_hook(lambda m, a, out: skips.append(out[0].clone())) for block in module.vace_blocks]
     handles.append(module.register_forward_pre_hook(lambda m, a, k: calls.append((a, k)), with_kwargs=True))
     try:
-        spy, _ = lab.watch(lab.cached(**FORCED).model)
+        spy, _ = lab.watch(lab.cached(**FORCED).model, cfg=cfg)
         per_call = len(skips) // len(calls)
         by_call = [skips[i : i + per_call] for i in range(0, len(skips), per_call)]
         kept = spy.evaluations[2].calls[0].produced[len(lab.block_keys) - 1]
@@ -241,7 +267,8 @@ def constant_control(pattern: torch.Tensor):
 
 
 @pytest.mark.family("hunyuan", "hunyuan15")
-def test_hunyuan_control_adds_after_the_last_block_act_once_on_reused_steps(lab):
+@pytest.mark.parametrize("cfg", [4.0, 1.0])
+def test_hunyuan_control_adds_after_the_last_block_act_once_on_reused_steps(lab, cfg):
     tokens = 5 * (2 * 2 if lab.family == "hunyuan" else 4 * 4)
     pattern = torch.randn(1, tokens, 128, generator=torch.Generator().manual_seed(6))
     control = constant_control(pattern)
@@ -249,7 +276,7 @@ def test_hunyuan_control_adds_after_the_last_block_act_once_on_reused_steps(lab)
     plain = lab.sample(lab.plain, prompts=prompts)
     assert difference(plain, lab.sample(lab.plain)) > 0.01
     assert difference(lab.sample(lab.cached(**OFF).model, prompts=prompts), plain) == 0.0
-    spy, _ = lab.watch(lab.cached(**FORCED).model, prompts=prompts)
+    spy, _ = lab.watch(lab.cached(**FORCED).model, prompts=prompts, cfg=cfg)
     kept = spy.evaluations[2]
     for reused in spy.evaluations[3:5]:
         assert reused.blocks_run == 0

@@ -105,8 +105,9 @@ def with_sound(model):
     return model
 
 
+@pytest.mark.parametrize("cfg", [4.0, 1.0])
 @pytest.mark.parametrize("settings", [FORCED, GREEDY], ids=lambda settings: settings["mode"])
-def test_sound_is_injected_once_after_the_last_block_of_reused_steps(lab, settings):
+def test_sound_is_injected_once_after_the_last_block_of_reused_steps(lab, settings, cfg):
     """S2V writes it into the hidden states, as a function of them: it has to meet the kept features, clean each time."""
     module = small("WanModel_S2V")
     model = with_sound(in_place_of_wan(lab, module))
@@ -124,7 +125,7 @@ def test_sound_is_injected_once_after_the_last_block_of_reused_steps(lab, settin
     try:
         injected.clear()
         cached = lab.cached(model, **settings)
-        spy, _ = lab.watch(cached.model)
+        spy, _ = lab.watch(cached.model, cfg=cfg)
     finally:
         for handle in handles:
             handle.remove()
