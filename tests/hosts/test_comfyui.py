@@ -91,6 +91,22 @@ def test_two_positive_prompts_of_different_length(lab, settings):
     assert all_differ(spy.evaluations[3].features(lab.block_keys[-1]))
 
 
+@pytest.mark.parametrize("settings", [FORCED, GREEDY], ids=lambda settings: settings["mode"])
+@pytest.mark.parametrize("ending_first", [True, False])
+def test_a_prompt_that_ends_in_mid_run_hands_nothing_to_the_other(lab, settings, ending_first):
+    """Two positive prompts, one of which ends with the last computed step: what is left is found by its name."""
+    ending, staying = prompt(lab, 1, start_percent=0.0, end_percent=2.5 / 8), prompt(lab, 2)
+    positive = ending + staying if ending_first else staying + ending
+    cached = lab.cached(**settings)
+    spy, _ = lab.watch(cached.model, prompts=(positive, prompt(lab, 3)))
+    last = lab.block_keys[-1]
+    before, now = spy.evaluations[2].features(last), spy.evaluations[3].features(last)
+    assert (len(before), len(now)) == (3, 2)
+    assert all_differ(before)
+    assert cached.actions[3] == "reuse"
+    assert [difference(now[who], before[who]) for who in now] == [0.0] * 2
+
+
 @pytest.mark.parametrize("settings", [{**ALWAYS, "reuse_interval": 7}, GREEDY], ids=lambda settings: settings["mode"])
 def test_a_prompt_that_starts_in_mid_run_is_computed_first(lab, settings):
     """Timestep ranges: one prompt takes over from another, with an evaluation where both are active."""
@@ -103,18 +119,23 @@ def test_a_prompt_that_starts_in_mid_run_is_computed_first(lab, settings):
     assert cached.report.evaluations_reused > 0
 
 
-@pytest.mark.parametrize("schedule", ["standard_static", "standard_uniform", "batched"])
+@pytest.mark.parametrize(
+    ("schedule", "frames"), [("standard_static", 9), ("batched", 9), ("standard_uniform", 9), ("standard_uniform", 12)]
+)
 @pytest.mark.parametrize("settings", [ALWAYS, GREEDY], ids=lambda settings: settings["mode"])
-def test_context_windows_keep_their_features_apart(lab, schedule, settings):
-    """All windows share the names of the prompts. Windows that move from step to step have no past to reuse."""
+def test_context_windows_keep_their_features_apart(lab, schedule, frames, settings):
+    """All windows share the names of the prompts.
+
+    Uniform windows move from step to step: over 9 frames mostly to places without a past, over 12 they change order.
+    """
     windows = {"context_length": 13, "context_overlap": 4, "context_schedule": schedule, "context_stride": 1,
                "closed_loop": False, "fuse_method": "pyramid", "freenoise": False}
     model = lab.host.node("nodes_context_windows", "WanContextWindowsManualNode", model=lab.plain, **windows)
-    spy, cached = check(lab, model, settings, noise=lab.noise(frames=9))
+    spy, cached = check(lab, model, settings, noise=lab.noise(frames=frames))
     features = spy.evaluations[3].features(lab.block_keys[-1])
     assert len({who[2] for who in features}) > 1
     assert all_differ(features)
-    if schedule == "standard_static":
+    if (schedule, frames) != ("standard_uniform", 9):
         assert cached.report.evaluations_reused > 0
 
 
