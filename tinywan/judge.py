@@ -5,7 +5,7 @@ Shapes: B = clips, F = frames, H x W = pixels, values in [-1, 1].
 
 import torch
 
-from .data import COLOURS, SHAPES, all_labels, prompt_of, unpack
+from .data import COLOURS, DIRECTIONS, SHAPES, all_labels, prompt_of, unpack
 from .sample import LATENT_SHAPE, sample
 from .words import encode_batch
 
@@ -44,6 +44,16 @@ def read_shapes(clips: torch.Tensor) -> torch.Tensor:
     ratios = torch.tensor([fill_ratio(mask) for mask in middle])
     expected = torch.tensor([FILL_RATIOS[shape] for shape in SHAPES])
     return (ratios[:, None] - expected).abs().argmin(1)
+
+
+def read_directions(clips: torch.Tensor) -> torch.Tensor:
+    """Direction index (B,) from how far the object's centre moves between the first and the last frame."""
+    mask = object_mask(clips)[:, [0, -1]].float()  # (B, 2, H, W)
+    area = mask.sum((2, 3)).clamp(min=1.0)
+    x = (mask.sum(2) * torch.arange(mask.shape[3])).sum(2) / area
+    y = (mask.sum(3) * torch.arange(mask.shape[2])).sum(2) / area
+    moved = torch.stack([x[:, 1] - x[:, 0], y[:, 1] - y[:, 0]], dim=1)  # (B, 2)
+    return (moved @ torch.tensor(list(DIRECTIONS.values())).T).argmax(1)
 
 
 def evaluation_labels(count: int) -> torch.Tensor:

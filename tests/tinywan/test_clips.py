@@ -5,7 +5,7 @@ import torch
 
 from bwcache_pack.tinywan.compare import motion_psnr, psnr, ssim
 from bwcache_pack.tinywan.data import all_labels, pack, prompt_of, render, unpack
-from bwcache_pack.tinywan.judge import read_colours, read_shapes
+from bwcache_pack.tinywan.judge import read_colours, read_directions, read_shapes
 from bwcache_pack.tinywan.words import encode, encode_batch
 
 
@@ -26,6 +26,7 @@ def test_the_judge_reads_every_drawn_clip_right():
     labels, clips = drawn()
     assert torch.equal(read_colours(clips), labels[:, 0])
     assert (read_shapes(clips) == labels[:, 1]).float().mean() > 0.95
+    assert torch.equal(read_directions(clips), labels[:, 2])
 
 
 def test_the_judge_sees_no_object_in_a_grey_clip():
