@@ -7,7 +7,7 @@ import { LiveView, ReportView } from "./view.js";
 
 const EVENT = "bwcache.step";
 const SETTING = "BWCache.LiveView";
-const HEIGHTS = { BWCacheApply: 234, BWCacheReport: 120, BWCacheCompare: 84 };
+const HEIGHTS = { BWCacheApply: 250, BWCacheReport: 120, BWCacheCompare: 84 };
 const TALLEST_TEXT = 150; // the rest of a node is for its pictures
 const INVITATIONS = {
   BWCacheReport: "Queue a prompt to read what the cache did.",

@@ -53,7 +53,7 @@ group("reduce", () => {
   });
   test("a run that ended before its first evaluation has none", () => {
     const run = runOf(event(0, { step: 0, done: true, finished: false, history: [] }));
-    assert.equal(run.evaluations.length, 0);
+    assert.deepEqual(run.evaluations, []);
     assert.equal(model.progress(run), "stopped");
     assert.equal(model.headline(run), "0 of 0 steps reused, 0 B");
   });
@@ -88,6 +88,10 @@ group("kinds and shades", () => {
     assert.equal(shades[1], 1);
     assert.ok(shades[0] < shades[3] && shades[3] < shades[1]);
     assert.equal(shades[2], shades[3]); // not measured: the step's own change
+  });
+  test("a first step that changes beyond all measure does not pale the others", () => {
+    const run = runOf(event(1, { change: 50, block_changes: [50, 50, 50, 50] }), event(2, { change: 0.1 }));
+    assert.ok(Math.abs(model.mostChange(run) - 0.6) < 1e-12);
   });
   test("a reuse close to its limit is stronger", () => {
     const [near, far] = [reuse(2, { judged: 0.19 }), reuse(3, { judged: 0.02 })];
