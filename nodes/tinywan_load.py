@@ -36,8 +36,8 @@ class BWCacheTinyWan(io.ComfyNode):
                 io.Combo.Input("shape", options=list(SHAPES), default="circle", tooltip="Shape of the object."),
                 io.Combo.Input("direction", options=list(DIRECTIONS), default="left", tooltip="Where it moves."),
                 io.Int.Input(
-                    "size", default=32, min=16, max=96, step=4,
-                    tooltip="Width and height in pixels. Higher is slower, about with its square. Trained on 16 to 32.",
+                    "size", default=24, min=16, max=96, step=4,
+                    tooltip="Width and height in pixels. Higher is slower, about with its square. It draws best at 24.",
                 ),
             ],
             outputs=[
