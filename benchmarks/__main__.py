@@ -30,7 +30,8 @@ def main() -> None:
     folder = args.out or RESULTS / f"{datetime.date.today()}-{host.name.replace(' ', '-').lower()}"
     folder.mkdir(parents=True, exist_ok=True)
     if not args.report:
-        prompts, seeds = (front.PROMPTS[:2], front.SEEDS[:1]) if args.quick else (front.PROMPTS, front.SEEDS)
+        few = (front.PROMPTS[:2], front.SEEDS[:1])
+        prompts, seeds = few if args.quick else (front.PROMPTS[: args.prompts], front.SEEDS[: args.seeds])
         for setting in settings(args, host):
             jobs = setting.jobs(prompts, seeds, args.side)
             front.measure(host, setting, jobs, folder / f"runs-{setting.sampler}.jsonl")
@@ -43,6 +44,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--samplers", default=",".join(front.SAMPLERS))
     parser.add_argument("--steps", default=",".join(map(str, front.STEPS)))
     parser.add_argument("--cfgs", default=",".join(f"{cfg:g}" for cfg in front.CFGS))
+    parser.add_argument("--prompts", type=int, default=len(front.PROMPTS), help="how many of the fixed prompts")
+    parser.add_argument("--seeds", type=int, default=len(front.SEEDS), help="how many of the fixed seeds")
     parser.add_argument("--side", type=int, default=12, help="latent height and width")
     parser.add_argument("--threads", type=int, default=1, help="of torch; start two benches for two cores")
     parser.add_argument("--report", action="store_true", help="measure nothing, write the report anew")
