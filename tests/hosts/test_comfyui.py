@@ -60,17 +60,33 @@ def test_an_area_prompt_shares_its_name_between_cond_and_uncond(lab, settings):
     assert all_differ(features)
 
 
+def guidance_by_evaluation(lab, cfg_of):
+    """The plain model under a guidance schedule; at 1 the negative prompt does not run."""
+    model, count = lab.plain, iter(range(1_000))
+
+    def predict_noise(executor, *args, **kwargs):
+        executor.class_obj.set_cfg(cfg_of(next(count)))
+        return executor(*args, **kwargs)
+
+    model.add_wrapper_with_key("predict_noise", "guidance", predict_noise)
+    return model
+
+
+@pytest.mark.parametrize("settings", [{**FORCED, "reuse_interval": 3, "end_step": 5}, GREEDY], ids=lambda s: s["mode"])
+def test_a_negative_prompt_that_comes_back_is_computed(lab, settings):
+    """What it left behind is older than what the positive prompt would be reused from."""
+    model = guidance_by_evaluation(lab, lambda evaluation: 1.0 if evaluation in (3, 4) else 4.0)
+    cached = lab.cached(model, **settings)
+    spy, _ = lab.watch(cached.model)
+    assert cached.actions[:6] == ["compute"] * 3 + ["reuse"] * 2 + ["compute"]
+    assert sorted(spy.evaluations[5].calls[0].ran) == list(range(len(lab.block_keys)))
+    assert "no features that fit" in cached.report.steps[5].reason
+
+
 @pytest.mark.parametrize("settings", [FORCED, GREEDY], ids=lambda settings: settings["mode"])
 def test_a_negative_prompt_that_is_dropped_in_mid_run_hands_nothing_to_its_namesake(lab, settings):
     """Guidance schedules do that. What shared a name with it is then the first of that name in the evaluation."""
-    model, evaluations = lab.plain, []
-
-    def predict_noise(executor, *args, **kwargs):
-        evaluations.append(1)
-        executor.class_obj.set_cfg(4.0 if len(evaluations) <= 3 else 1.0)
-        return executor(*args, **kwargs)
-
-    model.add_wrapper_with_key("predict_noise", "schedule", predict_noise)
+    model = guidance_by_evaluation(lab, lambda evaluation: 4.0 if evaluation < 3 else 1.0)
     cached = lab.cached(model, **settings)
     positive = prompt(lab, 1) + prompt(lab, 2, area=(2, 4, 0, 0))
     spy, _ = lab.watch(cached.model, prompts=(positive, prompt(lab, 3)))

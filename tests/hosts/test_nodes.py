@@ -60,13 +60,17 @@ def test_everything_a_user_meets_is_explained(nodes):
         assert all(output.display_name for output in schema.outputs), name
 
 
+MEASURED_CONSTANTS = {"damping"}  # settled by the bench: benchmarks/NOTES.md
+
+
 def test_inputs_are_what_execute_takes(nodes):
-    """Apply hands its settings on by name, so these must be the fields of the config, all of them."""
+    """Apply hands its settings on by name, so these must be the fields of the config that users choose."""
     for name, node in nodes.items():
         ids = [socket.id for socket in node.define_schema().inputs]
         parameters = inspect.signature(node.execute).parameters.values()
         named = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
-        settings = [field.name for field in fields(BWCacheConfig)] if len(named) < len(parameters) else []
+        offered = [field.name for field in fields(BWCacheConfig) if field.name not in MEASURED_CONSTANTS]
+        settings = offered if len(named) < len(parameters) else []
         assert sorted(ids) == sorted([*named, *settings]), name
 
 
