@@ -1,6 +1,12 @@
-"""A test's own node: conditioning from TinyWan's words, so that a server samples without a text encoder."""
+"""A test's own node: conditioning from TinyWan's words, so that a server samples without a text encoder.
+
+It also ends the server when the test that started it is gone, however that ended.
+"""
 
 import importlib.util
+import os
+import threading
+import time
 from pathlib import Path
 
 WORDS = Path(__file__).resolve().parents[4] / "tinywan" / "words.py"
@@ -23,3 +29,12 @@ class TinyWords:
 
 
 NODE_CLASS_MAPPINGS = {"TinyWords": TinyWords}
+
+
+def end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
