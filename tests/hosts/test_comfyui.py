@@ -213,6 +213,25 @@ def test_a_guider_with_a_second_model_keeps_both_apart(lab):
     assert all_differ(reused)
 
 
+@pytest.mark.parametrize("settings", [FORCED, GREEDY], ids=lambda settings: settings["mode"])
+def test_a_lora_on_one_prompt_runs_it_in_a_call_of_its_own(lab, settings):
+    """Hooks change weights between the model calls of one evaluation."""
+    import comfy.hooks
+
+    generator = torch.Generator().manual_seed(9)
+    name = "diffusion_model.blocks.0.ffn.0"
+    lora = {f"{name}.lora_up.weight": torch.randn(256, 4, generator=generator),
+            f"{name}.lora_down.weight": torch.randn(4, 128, generator=generator)}
+    hooks = comfy.hooks.create_hook_lora(lora=lora, strength_model=1.0, strength_clip=1.0)
+    positive = comfy.hooks.set_hooks_for_conditioning(prompt(lab, 1), hooks=hooks)
+    prompts = (positive, prompt(lab, 3))
+    assert difference(lab.sample(lab.plain, prompts=prompts), lab.sample(lab.plain, prompts=(prompt(lab, 1), prompts[1]))) > 0.01
+    spy, cached = check(lab, lab.plain, settings, prompts=prompts)
+    assert cached.actions[3] == "reuse"
+    assert sorted(spy.evaluations[2].groups) == [[0], [1]]
+    assert all_differ(spy.evaluations[3].features(lab.block_keys[-1]))
+
+
 SAMPLERS = (
     "dpm_2", "res_multistep", "uni_pc", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_sde", "heunpp2", "lcm", "dpm_fast", "seeds_3",
 )  # fmt: skip
