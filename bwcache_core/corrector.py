@@ -3,8 +3,8 @@
 A step moves the latent by width * output, width in sigma. Reused steps moved it by their forecasts. Once the next
 output is computed, a line from the last computed output to it tells better what the reused steps should have returned,
 and what the latent lacks, sum_j width_j * (line_j - forecast_j), is added to this output over its own width. One Euler
-step then lands where the better outputs would have led; multistep samplers get there over two steps. Predictor and
-corrector of one solver, without an evaluation more.
+step then lands where the better outputs would have led: predictor and corrector of one solver, without an evaluation
+more. Multistep samplers use an output twice, so for them it is only roughly right.
 """
 
 from __future__ import annotations
