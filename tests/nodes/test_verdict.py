@@ -49,7 +49,7 @@ def test_per_block_advice_comes_from_the_blocks():
 
 def test_adaptive_advice_is_a_preset_over_the_errors_seen():
     run = report(*computed(12, judged=0.04), mode="adaptive", threshold=0.03)
-    assert "smallest predicted error was 0.06. Try preset fast" in verdict(run)
+    assert "smallest predicted error was 0.04. Try preset fast" in verdict(run)
     hopeless = report(*computed(12, judged=0.4), mode="adaptive", threshold=0.05)
     assert "preset custom with a tolerance over 0.4" in verdict(hopeless)
 
