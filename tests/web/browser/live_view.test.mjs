@@ -14,6 +14,7 @@ import { startServer } from "./server.mjs";
 const { COMFYUI_PATH, COMFYUI_PYTHON, BWCACHE_SHOTS } = process.env;
 const LONG = { steps: 40, size: 160, apply: { preset: "custom", tolerance: 0.01 } }; // seconds: time to look
 const EXAMPLE = new URL("../../../example_workflows/BWCache TinyWan.json", import.meta.url);
+const HELP = new URL("../../../web/docs/BWCacheApply.md", import.meta.url);
 const LINE = /^\d+ of (\d+) steps reused, [\d.]+x, [\d.]+ [kMG]?B$/;
 
 let server;
@@ -207,6 +208,33 @@ test("inside a subgraph", async () => {
   await comfy.run(() => window.app.canvas.openSubgraph(window.bwcacheHost.subgraph, window.bwcacheHost));
   await comfy.waitForState("done");
   assert.equal((await comfy.view()).headline.match(LINE)?.[1], "10");
+});
+
+test("the node's help page opens with all its text and pictures", async () => {
+  await comfy.openPrompt(prompt());
+  const page = await comfy.openHelp(3);
+  const lines = readFileSync(HELP, "utf8").split("\n").filter((line) => line && !line.startsWith("|--"));
+  const pictures = lines.filter((line) => line.startsWith("!["));
+  const heading = page.getByRole("heading", { name: lines[0].replace("# ", ""), exact: true });
+  await heading.waitFor();
+  const shown = (await page.innerText()).replaceAll(/\s+/g, " ");
+  const written = lines.filter((line) => !pictures.includes(line)).flatMap((line) => line.split("|"));
+  for (const text of written) {
+    const plain = text.replace(/^(#+|-) /, "").replaceAll(/[*`]/g, "").trim();
+    assert.ok(shown.includes(plain), `${plain} is not in: ${shown}`);
+  }
+  const images = page.locator("img");
+  assert.equal(await images.count(), pictures.length);
+  for (const image of await images.all()) {
+    await image.scrollIntoViewIfNeeded();
+    await image.evaluate((img) => img.decode()); // fails for one that does not load
+    const widths = await image.evaluate((img) => [img.naturalWidth, img.clientWidth]);
+    assert.ok(Math.min(...widths) > 0, `${await image.getAttribute("src")}: ${widths}`);
+  }
+  await shoot("help page with pictures");
+  await heading.scrollIntoViewIfNeeded();
+  await shoot("help page");
+  await comfy.closeHelp();
 });
 
 test("the panel follows the theme", async () => {
