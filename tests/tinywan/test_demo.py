@@ -30,7 +30,7 @@ def job():
 def test_the_demo_writes_its_files_and_a_table_that_adds_up(checkpoint, tmp_path, monkeypatch):
     monkeypatch.delenv("COMFYUI_PATH", raising=False)
     out = tmp_path / "out"
-    options = ["--steps", "10", "--side", "8", "--repeats", "1", "--threshold", "0.9"]
+    options = ["--steps", "10", "--side", "8", "--timing-side", "4", "--repeats", "1", "--threshold", "0.9"]
     monkeypatch.setattr(sys, "argv", ["demo", *options, "--checkpoint", str(checkpoint), "--out", str(out)])
     demo.main()
     folder = out / "embedded-host"
@@ -38,12 +38,14 @@ def test_the_demo_writes_its_files_and_a_table_that_adds_up(checkpoint, tmp_path
     assert names == {"clips.webp", "indicator.png", "reuse-paper.png", "reuse-adaptive.png", "table.md"}
     with Image.open(folder / "clips.webp") as clips:
         assert clips.n_frames == 5 and clips.width == 4 * demo.TILE
-    rows = [line.split("|")[1:-1] for line in (folder / "table.md").read_text().splitlines()[4:]]
+    fidelity, times = (folder / "table.md").read_text().split("\n\nAt ")
+    rows = [line.split("|")[1:-1] for line in fidelity.splitlines()[4:]]
     by_name = {row[0].strip(): row for row in rows}
     plain, paper = int(by_name["uncached"][2]), int(by_name["paper"][2])
     assert plain == 10 * 2 and paper < plain  # cond and uncond in one batch: a block runs once for both
     assert by_name["paper"][3].strip() == f"{plain / paper:.2f}x"
     assert int(by_name["fewer-steps"][1]) == round(10 * paper / plain)
+    assert [line.split("|")[1].strip() for line in times.splitlines()[4:]] == list(by_name)
 
 
 def test_a_run_is_repeatable_and_plain_where_nothing_is_attached(checkpoint, job):
