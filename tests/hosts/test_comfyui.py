@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from bwcache_pack.tests.hosts.lab import FORCED, difference
+from bwcache_pack.tests.hosts.spy import Witness
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.family("wan21_t2v")]
 OFF = {"mode": "paper", "threshold": 0.0}
@@ -250,6 +251,20 @@ def test_samplers_run_with_and_without_reuse(lab, sampler):
         assert cached.report.blocks_reused > 0 or sampler == "lcm"  # new noise at every step: nothing is similar
         assert cached.report.evaluations == off.report.evaluations
         assert cached.report.errors == []
+
+
+@pytest.mark.parametrize(("sampler", "corrected"), [("euler", True), ("uni_pc", False), ("dpmpp_2m", False)])
+def test_only_euler_is_corrected(lab, sampler, corrected):
+    """The others take one evaluation a step as well, but do not move the latent by width * output."""
+    outside = Witness(lab.plain)
+    settings = {"mode": "adaptive", "preset": "custom", "tolerance": 1.0, "max_reuse": 1, "corrector": True}
+    cached = lab.cached(outside.model, **settings)
+    inside = Witness(cached.model, key="inside")
+    lab.sample(inside.model, sampler=sampler, steps=10)
+    computed = [e for e, action in enumerate(cached.actions) if action == "compute"]
+    assert cached.report.evaluations_reused > 0
+    changed = [difference(outside.evaluations[e][0], inside.evaluations[e][0]) > 0.0 for e in computed]
+    assert any(changed) == corrected
 
 
 @pytest.mark.parametrize(("node", "name"), [("EasyCacheNode", "EasyCache"), ("LazyCacheNode", "LazyCache")])
