@@ -74,7 +74,7 @@ def test_a_run_that_breaks_off_leaves_nothing(lab, settings, where, evaluation):
     del caught
     gc.collect()
     assert watched.spy.session() is None
-    fresh = lab.sample(lab.cached(**settings).model)
+    fresh = lab.once("fresh", *settings.items(), make=lambda: lab.sample(lab.cached(**settings).model))
     assert difference(watched.run(), fresh) == 0.0
     assert watched.cached.report.finished
 

@@ -86,8 +86,6 @@ def test_every_wan_class_is_cached(lab, name):
     assert cached.actions == ["compute"] * 3 + ["reuse"] * 2 + ["compute"] * 3
     assert cached.report.model == name
     assert difference(spy.evaluations[3].head(0), spy.evaluations[2].head(0)) == 0.0
-    _, cached = check(lab, model, GREEDY)
-    assert cached.report.evaluations_reused > 0
     per_block = lab.cached(model, **{**FORCED, "mode": "per block"})
     assert torch.isfinite(lab.sample(per_block.model)).all()
     assert per_block.actions[3] == "reuse"
