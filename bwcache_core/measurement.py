@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 import torch
+import torch.distributed
 
 from .policy import Measured, Position
 from .similarity import l1_norms, mean_change, relative_change
@@ -83,9 +84,17 @@ def comparable(current: BlockSample, previous: BlockSample) -> bool:
     return current.step != previous.step and current.tokens.shape == previous.tokens.shape
 
 
-def read_sums(timestep: torch.Tensor | None, sums: Sequence[DeviceSums]) -> tuple[float | None, list[StreamChanges]]:
-    """Bring sigma and all sums to the host in one transfer: the only host sync of an evaluation."""
+def read_sums(
+    timestep: torch.Tensor | None, sums: Sequence[DeviceSums], group: torch.distributed.ProcessGroup | None = None
+) -> tuple[float | None, list[StreamChanges]]:
+    """Bring sigma and all sums to the host in one transfer: the only host sync of an evaluation.
+
+    group: processes that each hold a share of the tokens. Their sums are added up first, so all of them read the same.
+    """
     parts = [s.numbers for s in sums]
+    if parts and group is not None:
+        parts = [torch.cat([part.to(parts[0].device) for part in parts])]
+        torch.distributed.all_reduce(parts[0], group=group)
     if timestep is not None:
         parts.insert(0, timestep.flatten()[:1].float())
     if not parts:

@@ -235,5 +235,6 @@ class ModelPass:
     def _index(self, length: int, device: torch.device) -> torch.Tensor:
         known = self.settings.token_index
         if (length, device) not in known:
-            known[length, device] = torch.tensor(token_sample(length, self.settings.tokens), device=device)
+            sample = token_sample(length, self.settings.tokens)
+            known[length, device] = torch.tensor(sample, dtype=torch.long, device=device)  # of no token at all, too
         return known[length, device]

@@ -47,16 +47,20 @@ class Session:
     end_evaluation, and close at the end whatever happened. Model calls may come from several threads.
 
     sigmas: the run's schedule, steps + 1 numbers. on_step: called with each finished StepReport. corrects: the
-    sampler moves the latent by width * output, so that the corrector (corrector.py) applies.
+    sampler moves the latent by width * output, so that the corrector (corrector.py) applies. group: processes that run
+    the same evaluations, each on its share of the tokens. They read the same sums, so all decide alike. Where one of
+    them raises, the others wait for it as long as the group lets them, then raise too.
     """
 
     def __init__(self, config: BWCacheConfig, block_count: int, sigmas: Sequence[float], model: str = "",
-                 on_step: Callable[[StepReport], None] | None = None, corrects: bool = False) -> None:
+                 on_step: Callable[[StepReport], None] | None = None, corrects: bool = False,
+                 group: torch.distributed.ProcessGroup | None = None) -> None:
         steps = max(len(sigmas) - 1, 1)
         self.config = config
         self.corrects = corrects and config.corrector
         self.sigmas = list(sigmas)
         self.on_step = on_step
+        self.group = group
         widths = tuple(here - following for here, following in pairwise(self.sigmas))
         self.policy = make_policy(config, RunShape(steps, block_count, self.sigmas[-1] == 0.0, widths))
         monitored = frozenset(config.monitored_blocks(block_count))
@@ -124,12 +128,14 @@ class Session:
     def close(self, finished: bool) -> RunReport:
         """End of the run: read what is left if it went well, drop every tensor, return the report."""
         self.report.finished = finished  # before the last on_step, so that its receiver knows it is the last
-        if finished and self._current:
-            self._settle(None)
+        try:
+            if finished and self._current:
+                self._settle(None)
+        finally:  # reading waits for the group, which may be broken
+            self._drop_tensors()
+            self.settings.token_index.clear()
+            self.position = None
         self.report.warnings += target_warnings(self.config, self.report)
-        self._drop_tensors()
-        self.settings.token_index.clear()
-        self.position = None
         return self.report
 
     def _drop_tensors(self) -> None:
@@ -140,7 +146,7 @@ class Session:
 
     def _settle(self, timestep: torch.Tensor | None) -> float | None:
         """Close the books of the evaluation before this one."""
-        sigma, streams = read_sums(timestep, self._unread)
+        sigma, streams = read_sums(timestep, self._unread, self.group)
         self._unread = []
         current, self._current = self._current, None
         if current is None:

@@ -19,7 +19,8 @@ class StreamKey(NamedTuple):
 
     condition: the host's index (0 = cond, 1 = uncond). uuid: the host's name of the prompt. window: frame indices of
     a context window. model, device: where it runs. occurrence: how often the same identity came before in this
-    evaluation (extra guidance passes, areas). shape, dtype: of one condition's model input.
+    evaluation (extra guidance passes, areas). shape, dtype: of one condition's model input. inputs: shapes of all that
+    enters the model, where processes share the tokens: equal keys must mean equal shares, or one would reuse alone.
     """
 
     condition: int
@@ -30,6 +31,7 @@ class StreamKey(NamedTuple):
     shape: tuple[int, ...]
     dtype: str
     occurrence: int = 0
+    inputs: tuple = ()
 
     @property
     def label(self) -> str:

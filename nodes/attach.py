@@ -8,9 +8,10 @@ whatever hooks are there by then, so other packs' hooks are called and none can 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
+import torch.distributed
 
 from ..bwcache_core.config import BWCacheConfig
 from ..bwcache_core.model_pass import ModelPass, leave_to_python
@@ -33,16 +34,23 @@ Listener = Callable[[bool], None]  # called after each evaluation, and with True
 Watch = Callable[[RunReport], Listener]  # called when a run begins, with the report that will fill
 
 
-def attach(model, config: BWCacheConfig, stats: RunStats, watch: Watch | None = None):
+def attach(
+    model,
+    config: BWCacheConfig,
+    stats: RunStats,
+    watch: Watch | None = None,
+    group: torch.distributed.ProcessGroup | None = None,
+):
     """Clone of `model` (a ModelPatcher) that caches. Attaching again replaces the earlier cache.
 
-    stats receives a RunReport per run, watch sees each run from its beginning. Costs nothing until sampling; the input
-    is untouched. Raises UnsupportedModelError.
+    stats receives a RunReport per run, watch sees each run from its beginning. group: processes that sample the same
+    latent together, each on its share of the tokens. Costs nothing until sampling; the input is untouched.
+    Raises UnsupportedModelError.
     """
     layout = block_layout(model.get_model_object("diffusion_model"))
     clone = model.clone()
     wrappers = {
-        OUTER_SAMPLE: _outer_sample(config, layout, stats, watch),
+        OUTER_SAMPLE: _outer_sample(config, layout, stats, watch, group),
         PREDICT_NOISE: _predict_noise,
         DIFFUSION_MODEL: _diffusion_model(layout),
     }
@@ -52,13 +60,19 @@ def attach(model, config: BWCacheConfig, stats: RunStats, watch: Watch | None = 
     return clone
 
 
-def _outer_sample(config: BWCacheConfig, layout: BlockLayout, stats: RunStats, watch: Watch | None) -> Callable:
+def _outer_sample(
+    config: BWCacheConfig,
+    layout: BlockLayout,
+    stats: RunStats,
+    watch: Watch | None,
+    group: torch.distributed.ProcessGroup | None,
+) -> Callable:
     def run_with_session(executor, *args, **kwargs):
         guider = executor.class_obj
         sigmas = kwargs["sigmas"] if "sigmas" in kwargs else args[3]
         sampler = kwargs["sampler"] if "sampler" in kwargs else args[2]
         corrects = sampler_name(sampler) in CORRECTABLE_SAMPLERS
-        session = Session(config, layout.block_count, sigmas.tolist(), layout.model, corrects=corrects)
+        session = Session(config, layout.block_count, sigmas.tolist(), layout.model, corrects=corrects, group=group)
         session.report.warnings += rival_warnings(guider.model_options)
         listener = watch(session.report) if watch else ignore
         session.on_step = _observer(config, listener)
@@ -97,7 +111,8 @@ def _diffusion_model(layout: BlockLayout) -> Callable:
         session = options.get(KEY)
         if session is None or session.position is None or "uuids" not in options:
             return executor(*args, **kwargs)
-        model_pass = session.begin_pass(stream_keys(options, args[0], executor.class_obj))
+        inputs = shapes_of([*args, *kwargs.values()]) if session.group is not None else ()
+        model_pass = session.begin_pass(stream_keys(options, args[0], executor.class_obj, inputs))
 
         def compute():
             return executor(*args, **kwargs)
@@ -130,18 +145,30 @@ def with_session(model_options: dict, session: Session) -> dict:
     return {**model_options, "transformer_options": options}
 
 
-def stream_keys(options: dict, model_input: torch.Tensor, model: object) -> list[StreamKey]:
+def stream_keys(options: dict, model_input: torch.Tensor, model: object, inputs: tuple = ()) -> list[StreamKey]:
     """Identities of the conditions in one model call, in batch order.
 
     model_input: (conditions * rows, ...). Areas share a uuid between cond and uncond and windows share all of them,
-    so neither the uuid nor the place in the batch is enough.
+    so neither the uuid nor the place in the batch is enough. inputs: shapes of everything that enters the call.
     """
     conditions, uuids = options["cond_or_uncond"], options["uuids"]
     window = options.get("context_window")
     frames = tuple(window.index_list) if window is not None else None
     shape = (model_input.shape[0] // len(uuids), *model_input.shape[1:])
     device, dtype = str(model_input.device), str(model_input.dtype)
-    return [StreamKey(c, u, frames, id(model), device, shape, dtype) for c, u in zip(conditions, uuids, strict=True)]
+    place = (frames, id(model), device, shape, dtype)
+    return [StreamKey(c, u, *place, inputs=inputs) for c, u in zip(conditions, uuids, strict=True)]
+
+
+def shapes_of(values: Sequence) -> tuple:
+    """Shapes of one row of each tensor in `values`, lists included. Every rank of a group sees the same ones."""
+    shapes = []
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            shapes.append(tuple(value.shape[1:]))
+        elif isinstance(value, (list, tuple)):
+            shapes.append(shapes_of(value))
+    return tuple(shapes)
 
 
 def with_block_hooks(options: dict, layout: BlockLayout, model_pass: ModelPass) -> dict:

@@ -90,10 +90,10 @@ class ToyHunyuan(ToyModel):
 class Run:
     """Drives a Session the way nodes/attach.py does: one evaluation after the other."""
 
-    def __init__(self, model: ToyModel, sigmas: Sequence[float], **settings) -> None:
+    def __init__(self, model: ToyModel, sigmas: Sequence[float], group=None, **settings) -> None:
         self.model = model
         settings = {"mode": "paper", **settings}
-        self.session = Session(BWCacheConfig(**settings), len(model.blocks), sigmas)
+        self.session = Session(BWCacheConfig(**settings), len(model.blocks), sigmas, group=group)
 
     def evaluate(self, sigma: float, *passes: Sequence[Condition]) -> list[torch.Tensor]:
         """Outputs of all conditions, in the order given. The conditions of a pass are batched together."""
