@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import torch
 
+from .storage import Buffer, stored
+
 
 def lagrange_weights(nodes: Sequence[float], target: float) -> list[float]:
     """Weights w with sum_i w_i f(nodes_i) = p(target), p the polynomial through all nodes. They add up to 1."""
@@ -34,38 +36,48 @@ def forecast_weights(nodes: Sequence[float], target: float, damping: float) -> l
 class FeatureHistory:
     """The last `order` + 1 features of one condition, newest last, each with its coordinate.
 
-    Holds copies: blocks and controls of several models write into their tensors in place. Samples of the same
-    features are kept beside them, to judge forecasts when the features themselves had to make room.
+    Holds copies: blocks and controls of several models write into their tensors in place. The oldest copy is written
+    over by the newest. Samples of the same features are kept beside them, to judge forecasts without the features.
+    on_host: keep the features, not the samples, in host memory.
     """
 
-    def __init__(self, order: int, damping: float = 1.0) -> None:
+    def __init__(self, order: int, damping: float = 1.0, on_host: bool = False) -> None:
         self.damping = damping
-        self.entries: deque[tuple[float, torch.Tensor]] = deque(maxlen=order + 1)
+        self.on_host = on_host
+        self.entries: deque[tuple[float, Buffer]] = deque(maxlen=order + 1)
         self.samples: deque[tuple[float, torch.Tensor]] = deque(maxlen=order + 1)
 
     def __len__(self) -> int:
         return len(self.entries)
 
     @property
-    def nbytes(self) -> int:
-        return sum(tensor.nbytes for _, tensor in (*self.entries, *self.samples))
+    def missing(self) -> int:
+        """How many more features will be held, of the shape of these, once enough have been computed."""
+        return self.entries.maxlen - len(self.entries)
 
     def clear(self) -> None:
         self.entries.clear()
         self.samples.clear()
 
-    def make_room(self, coordinate: float) -> None:
-        """Drop what `store` will replace, before the block stack runs: one tensor less at the peak."""
-        self.entries = without(self.entries, coordinate)
-        if len(self.entries) == self.entries.maxlen:
-            self.entries.popleft()
-
     def store(self, coordinate: float, features: torch.Tensor, sample: torch.Tensor) -> None:
         """Keep a copy of `features`, and `sample`. A second evaluation at the same coordinate replaces the first."""
-        self.make_room(coordinate)
-        self.entries.append((coordinate, features.clone()))
-        self.samples = without(self.samples, coordinate)
+        buffer = stored(self._vacate(coordinate), features, self.on_host)
+        self.entries.append((coordinate, buffer))
+        self.samples = deque((node for node in self.samples if node[0] != coordinate), self.samples.maxlen)
         self.samples.append((coordinate, sample))
+
+    def _vacate(self, coordinate: float) -> Buffer | None:
+        """Take out the place of what the features at `coordinate` replace: those at the same one, or the oldest.
+
+        Samplers come back to a sigma, and a polynomial has one value at a place.
+        """
+        same = [i for i, (node, _) in enumerate(self.entries) if node == coordinate]
+        if self.missing and not same:
+            return None
+        leaving = same[0] if same else 0
+        _, buffer = self.entries[leaving]
+        del self.entries[leaving]
+        return buffer
 
     def judge(self, coordinate: float, sample: torch.Tensor) -> list[torch.Tensor]:
         """Differences between `sample` and what forecasts of order 0, 1, ... expected here. Call before `store`."""
@@ -75,14 +87,13 @@ class FeatureHistory:
             differences.append(extrapolate(earlier[-count:], coordinate, self.damping) - sample)
         return differences
 
+    def nodes(self, count: int) -> list[tuple[float, torch.Tensor]]:
+        """The newest `count` features with their coordinates, oldest first, on their device. Only to be read."""
+        return [(coordinate, buffer.get()) for coordinate, buffer in list(self.entries)[-count:]]
+
     def forecast(self, coordinate: float, order: int) -> torch.Tensor:
         """Features expected at `coordinate`: a fresh tensor, safe to write into. Order 0 is bit-exact."""
-        return extrapolate(list(self.entries)[-(order + 1) :], coordinate, self.damping)
-
-
-def without(nodes: deque[tuple[float, torch.Tensor]], coordinate: float) -> deque[tuple[float, torch.Tensor]]:
-    """`nodes` less any at `coordinate`: samplers come back to a sigma, and a polynomial has one value at a place."""
-    return deque((node for node in nodes if node[0] != coordinate), nodes.maxlen)
+        return extrapolate(self.nodes(order + 1), coordinate, self.damping)
 
 
 def extrapolate(nodes: Sequence[tuple[float, torch.Tensor]], coordinate: float, damping: float) -> torch.Tensor:

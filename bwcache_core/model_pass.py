@@ -11,7 +11,7 @@ from .corrector import Served, corrected, correction_weights
 from .measurement import CachedSums, DeviceSums, cached_sums, device_sums
 from .policy import Decision, Position
 from .similarity import sample_output, sample_tokens, token_sample
-from .stream import BlockSample, Residual, Stream
+from .stream import BlockSample, Stream
 
 Features = dict  # the host's block arguments or results by name; "img" holds the hidden states, (rows, L, D)
 Compute = Callable[[Features], Features]
@@ -139,7 +139,7 @@ class ModelPass:
     def _correct_stream(self, stream: Stream, output: torch.Tensor) -> torch.Tensor:
         if not stream.served or not self._is_recent(stream):
             return output
-        nodes, earlier = zip(*stream.history.entries, strict=True)
+        nodes, earlier = zip(*stream.history.nodes(len(stream.history)), strict=True)
         weights = correction_weights(nodes, stream.served, self.position, stream.history.damping)
         return corrected(output, earlier, weights) if weights else output
 
@@ -151,7 +151,6 @@ class ModelPass:
                 if stream.entry != self._shapes(args, stream.entry):
                     stream.forget()
                 stream.entry = {}
-                stream.history.make_room(self.position.coordinate)
 
     def _fits(self, stream: Stream, args: Features) -> bool:
         """What the stream holds is recent and has the shape that this call needs."""
@@ -198,8 +197,8 @@ class ModelPass:
         names = [name for name in before if name in out]
         chunked = {name: (out[name].chunk(count), before[name].chunk(count)) for name in names}
         for j, stream in enumerate(self.streams):
-            residual: Residual = {name: after[j] - rows[j] for name, (after, rows) in chunked.items()}
-            stream.residuals[block] = residual
+            for name, (after, rows) in chunked.items():
+                stream.keep_residual(block, name, after[j] - rows[j])
 
     def _copies(self, args: Features) -> Features:
         """Block inputs as they are now: HunyuanVideo's blocks write into them."""
@@ -224,7 +223,7 @@ class ModelPass:
         """Reuse of one block: its input plus the residual it had when it last ran."""
         out = dict(args)
         for name in self.streams[0].residuals[block]:
-            out[name] = args[name] + torch.cat([stream.residuals[block][name] for stream in self.streams])
+            out[name] = args[name] + torch.cat([stream.residuals[block][name].get() for stream in self.streams])
         if block == self.settings.block_count - 1 and self._samples:
             self._keep(out[HIDDEN], self._sample(out[HIDDEN]))  # the blocks that ran are judged all the same
         return out

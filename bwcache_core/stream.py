@@ -10,6 +10,7 @@ import torch
 
 from .corrector import Served
 from .forecast import FeatureHistory
+from .storage import Buffer, stored
 
 CONDITION_NAMES = {0: "cond", 1: "uncond"}
 
@@ -50,7 +51,7 @@ class BlockSample(NamedTuple):
     tokens: torch.Tensor
 
 
-Residual = dict[str, torch.Tensor]  # feature name -> block output minus block input, (B, L, D)
+Residual = dict[str, Buffer]  # feature name -> block output minus block input, (B, L, D)
 
 
 @dataclass
@@ -76,8 +77,28 @@ class Stream:
         self.samples.clear()
         self.residuals.clear()
 
+    def keep_residual(self, block: int, name: str, residual: torch.Tensor) -> None:
+        """Keep a copy of what `block` added to the feature `name`, over the last one."""
+        kept = self.residuals.setdefault(block, {})
+        kept[name] = stored(kept.get(name), residual, self.history.on_host)
+
     @property
     def nbytes(self) -> int:
-        residual_bytes = sum(tensor.nbytes for residual in self.residuals.values() for tensor in residual.values())
-        sample_bytes = sum(sample.tokens.nbytes for sample in self.samples.values())
-        return self.history.nbytes + sample_bytes + residual_bytes
+        """Bytes held, wherever they lie. The newest sample of the last block is one tensor, known by two names."""
+        samples = [sample.tokens for sample in self.samples.values()]
+        samples += [sample for _, sample in self.history.samples]
+        distinct = {sample.data_ptr(): sample.nbytes for sample in samples}
+        return sum(distinct.values()) + sum(buffer.nbytes for buffer in self.buffers)
+
+    @property
+    def expected_bytes(self) -> int:
+        """Bytes that will be held once the history is full: exact, as all that enters it has the shape of the first."""
+        newest = [buffer.nbytes for _, buffer in list(self.history.entries)[-1:]]
+        newest += [sample.nbytes for _, sample in list(self.history.samples)[-1:]]
+        return self.nbytes + self.history.missing * sum(newest)
+
+    @property
+    def buffers(self) -> list[Buffer]:
+        """The places of the features and of the residuals."""
+        residuals = [buffer for residual in self.residuals.values() for buffer in residual.values()]
+        return [buffer for _, buffer in self.history.entries] + residuals

@@ -42,7 +42,6 @@ def history(order: int, *entries: tuple[float, float]) -> FeatureHistory:
     """A history of constant features, (coordinate, value) in the order computed, sampled whole."""
     made = FeatureHistory(order)
     for coordinate, value in entries:
-        made.make_room(coordinate)
         made.store(coordinate, full(value), full(value))
     return made
 
@@ -93,27 +92,36 @@ def test_a_forecast_is_fresh_and_what_is_stored_is_a_copy(order):
 
 
 @pytest.mark.parametrize("order", [0, 1, 2])
-def test_room_is_made_for_one_more_before_the_blocks_run(order):
-    """At the peak, while blocks run, the history holds one tensor less than afterwards."""
-    made = history(order, *[(float(i), float(i)) for i in range(5)])
-    assert len(made) == order + 1
-    made.make_room(5.0)
-    assert len(made) == order
-    made.store(5.0, full(5.0), full(5.0))
-    assert len(made) == order + 1
+def test_the_newest_features_are_written_over_the_oldest(order):
+    """Nothing is allocated once all places are there, and none is written that a forecast still needs."""
+    made, places = FeatureHistory(order), []
+    for i in range(6):
+        made.store(float(i), full(float(i)), full(float(i)))
+        places.append({features.data_ptr() for _, features in made.nodes(order + 1)})
+        assert [features.unique().tolist() for _, features in made.nodes(order + 1)][-1] == [float(i)]
+    assert [len(held) for held in places[order:]] == [order + 1] * (6 - order)
+    assert all(held == places[-1] for held in places[order:])
 
 
-def test_room_is_made_at_the_same_coordinate_alone():
+def test_a_second_evaluation_is_written_over_the_first():
     made = history(2, (0.0, 0.0), (1.0, 1.0), (2.0, 4.0))
-    made.make_room(1.0)
-    assert len(made) == 2
+    places = {coordinate: features.data_ptr() for coordinate, features in made.nodes(3)}
     made.store(1.0, full(8.0), full(8.0))
-    assert made.forecast(2.0, 1).unique().tolist() == [4.0]
+    assert [(coordinate, features.unique().tolist()) for coordinate, features in made.nodes(3)] == [
+        (0.0, [0.0]), (2.0, [4.0]), (1.0, [8.0])
+    ]
+    assert {coordinate: features.data_ptr() for coordinate, features in made.nodes(3)} == places
+
+
+def test_features_of_another_shape_get_a_place_of_their_own():
+    made = history(0, (0.0, 1.0))
+    made.store(1.0, torch.ones(1, 5, 3), full(2.0))
+    assert made.forecast(2.0, 0).shape == (1, 5, 3)
 
 
 def test_forecasts_that_could_have_been_are_judged_though_the_oldest_features_are_gone():
     made = history(2, (0.0, 0.0), (1.0, 1.0), (2.0, 4.0))
-    made.make_room(3.0)
+    made.entries.clear()
     missed = made.judge(3.0, full(10.0))
     assert [m.unique().tolist() for m in missed] == [[4.0 - 10.0], [7.0 - 10.0], [9.0 - 10.0]]
 
@@ -121,11 +129,6 @@ def test_forecasts_that_could_have_been_are_judged_though_the_oldest_features_ar
 def test_a_second_evaluation_is_not_judged_by_the_first():
     made = history(1, (0.0, 3.0), (1.0, 9.0))
     assert [m.unique().tolist() for m in made.judge(1.0, full(4.0))] == [[-1.0]]  # 3 against 4
-
-
-def test_bytes_count_features_and_samples():
-    assert history(1).nbytes == 0
-    assert history(1, (0.0, 1.0), (1.0, 1.0), (2.0, 1.0)).nbytes == 2 * 2 * full(1.0).nbytes
 
 
 @pytest.mark.parametrize(("damping", "expected"), [(0.0, 4.0), (0.5, 5.0), (0.75, 5.5), (1.0, 6.0)])

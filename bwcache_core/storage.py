@@ -1,0 +1,57 @@
+"""Places for the tensors that a run keeps. They are written in place: once all are there, a run allocates no more."""
+
+from __future__ import annotations
+
+import torch
+
+
+class Buffer:
+    """Room for one tensor (any shape), on that tensor's device or in host memory. Holds copies only.
+
+    Copies to and from the host are queued on the current stream of the tensor's device, as are the kernels that made
+    the tensor and those that will read it: so they run in order, and nobody waits. The host never looks at the bytes.
+    """
+
+    def __init__(self, like: torch.Tensor, on_host: bool = False) -> None:
+        self.home = like.device
+        with torch.inference_mode(False):  # else only inference mode may write: ComfyUI's threads are not in it
+            if on_host and self.home.type != "cpu":
+                self._tensor = host_memory(like.shape, like.dtype, pinned=self.home.type == "cuda")
+            else:
+                self._tensor = torch.empty(like.shape, dtype=like.dtype, device=self.home)
+        self._asynchronous = self._tensor.is_pinned()  # a copy to other host memory must be waited for
+
+    @property
+    def nbytes(self) -> int:
+        return self._tensor.nbytes
+
+    def fits(self, tensor: torch.Tensor) -> bool:
+        """Whether `tensor` can be put here."""
+        here = (self._tensor.shape, self._tensor.dtype, self.home)
+        return here == (tensor.shape, tensor.dtype, tensor.device)
+
+    def put(self, tensor: torch.Tensor) -> None:
+        """Copy `tensor` here, over what was here. It must fit."""
+        self._tensor.copy_(tensor, non_blocking=self._asynchronous)
+
+    def get(self) -> torch.Tensor:
+        """What is here, on its own device. Only to be read: it may be the place itself, and the next put changes it."""
+        return self._tensor.to(self.home, non_blocking=self._asynchronous)
+
+
+def host_memory(shape: torch.Size, dtype: torch.dtype, pinned: bool) -> torch.Tensor:
+    """Uninitialised host memory: pinned if asked for and granted, which the system limits, else pageable."""
+    if pinned:
+        try:
+            return torch.empty(shape, dtype=dtype, pin_memory=True)
+        except RuntimeError:  # slower copies are better than none
+            pass
+    return torch.empty(shape, dtype=dtype)
+
+
+def stored(buffer: Buffer | None, tensor: torch.Tensor, on_host: bool) -> Buffer:
+    """A buffer that holds a copy of `tensor`: `buffer` where that fits, else a new one."""
+    if buffer is None or not buffer.fits(tensor):
+        buffer = Buffer(tensor, on_host)
+    buffer.put(tensor)
+    return buffer

@@ -1,0 +1,129 @@
+"""The places of kept tensors: copies, written in place, on the device or on the host."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from bwcache_pack.bwcache_core import storage
+from bwcache_pack.bwcache_core.forecast import FeatureHistory
+from bwcache_pack.bwcache_core.storage import Buffer, host_memory, stored
+from bwcache_pack.bwcache_core.stream import BlockSample, Stream
+
+
+def noise(seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+@pytest.mark.parametrize("on_host", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_what_is_put_comes_back_bit_for_bit(dtype, on_host):
+    tensor = noise(1, dtype)
+    buffer = Buffer(tensor, on_host)
+    buffer.put(tensor)
+    assert buffer.get().dtype == dtype
+    assert torch.equal(buffer.get(), tensor)
+    assert buffer.nbytes == tensor.nbytes
+
+
+def test_what_is_put_is_a_copy():
+    tensor = noise(1)
+    buffer = stored(None, tensor, on_host=False)
+    tensor.zero_()
+    assert torch.equal(buffer.get(), noise(1))
+
+
+def test_a_place_is_used_again_if_it_fits():
+    buffer = stored(None, noise(1), on_host=False)
+    place = buffer.get().data_ptr()
+    assert stored(buffer, noise(2), on_host=False) is buffer
+    assert buffer.get().data_ptr() == place
+    assert torch.equal(buffer.get(), noise(2))
+    for other in (noise(3)[:1], noise(3).double()):
+        fresh = stored(buffer, other, on_host=False)
+        assert fresh is not buffer
+        assert torch.equal(fresh.get(), other)
+
+
+def test_a_strided_tensor_is_kept_as_it_reads():
+    tensor = noise(1).movedim(1, 2)
+    assert torch.equal(stored(None, tensor, on_host=True).get(), tensor)
+
+
+def test_on_the_processor_the_host_is_the_device():
+    """No copy is made on the way back where both are one."""
+    buffer = stored(None, noise(1), on_host=True)
+    assert buffer.get().data_ptr() == buffer.get().data_ptr()
+
+
+def test_what_inference_mode_made_can_be_written_outside():
+    """ComfyUI's threads for several devices are not in inference mode, its main thread is."""
+    with torch.inference_mode():
+        buffer = stored(None, noise(1), on_host=False)
+    with torch.no_grad():
+        buffer.put(noise(2))
+    with torch.inference_mode():
+        buffer.put(noise(3))
+    assert torch.equal(buffer.get(), noise(3))
+
+
+class Accelerator:
+    """Stands for a tensor on a device that this machine lacks; what is asked of it is noted."""
+
+    device = SimpleNamespace(type="cuda")
+    shape, dtype = torch.Size((2, 5, 3)), torch.float32
+
+
+class HostMemory:
+    """Stands for pinned host memory."""
+
+    nbytes = 120
+
+    def __init__(self, pinned: bool) -> None:
+        self.pinned, self.calls = pinned, []
+
+    def is_pinned(self) -> bool:
+        return self.pinned
+
+    def copy_(self, tensor, non_blocking: bool) -> None:
+        self.calls.append(("from", tensor.device.type, non_blocking))
+
+    def to(self, device, non_blocking: bool) -> torch.Tensor:
+        self.calls.append(("to", device.type, non_blocking))
+        return noise(1)
+
+
+@pytest.mark.parametrize("granted", [True, False])
+def test_copies_of_an_accelerator_wait_only_where_memory_is_not_pinned(monkeypatch, granted):
+    memory, asked = HostMemory(granted), []
+    monkeypatch.setattr(storage, "host_memory", lambda *args, pinned: (asked.append((*args, pinned)), memory)[1])
+    tensor = Accelerator()
+    buffer = Buffer(tensor, on_host=True)
+    buffer.put(tensor)
+    buffer.get()
+    assert asked == [(tensor.shape, torch.float32, True)]
+    assert memory.calls == [("from", "cuda", granted), ("to", "cuda", granted)]
+
+
+def test_memory_that_cannot_be_pinned_is_taken_all_the_same(monkeypatch):
+    def refuse(*args, pin_memory=False, **kwargs):
+        if pin_memory:
+            raise RuntimeError("CUDA error: out of memory")
+        return torch.zeros(*args, **kwargs)
+
+    monkeypatch.setattr(storage.torch, "empty", refuse)
+    assert host_memory(torch.Size((2, 3)), torch.bfloat16, pinned=True).dtype == torch.bfloat16
+
+
+def test_bytes_to_come_are_known_from_the_first_features():
+    """Features of 120 bytes and samples of 24; the second block's sample is the history's newest."""
+    stream = Stream("cond", FeatureHistory(2))
+    assert (stream.nbytes, stream.expected_bytes) == (0, 0)
+    for i in range(4):
+        sample = noise(i)[:, :1]
+        stream.history.store(float(i), noise(i), sample)
+        stream.samples = {0: BlockSample(i, noise(9)[:, :1].clone()), 1: BlockSample(i, sample)}
+        assert stream.nbytes == min(i + 1, 3) * (120 + 24) + 24
+        assert stream.expected_bytes == 3 * (120 + 24) + 24
