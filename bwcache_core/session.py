@@ -116,6 +116,7 @@ class Session:
         """Forget the conditions that did not take part, and account for what is held."""
         evaluation = self.position.evaluation
         self.streams = {key: stream for key, stream in self.streams.items() if stream.evaluation == evaluation}
+        self._unread.sort(key=lambda sums: sums.label)  # threads finish in any order
         current = self._current
         current.cache_bytes = sum(stream.nbytes for stream in self.streams.values())
         skipped = current.blocks_total - current.blocks_run
