@@ -194,7 +194,7 @@ class ModelPass:
 
     def _keep_residuals(self, block: int, before: Features, out: Features) -> None:
         count = len(self.streams)
-        names = [name for name in before if name in out]
+        names = [name for name in before if torch.is_tensor(out.get(name))]  # SD3's last block drops its text
         chunked = {name: (out[name].chunk(count), before[name].chunk(count)) for name in names}
         for j, stream in enumerate(self.streams):
             for name, (after, rows) in chunked.items():

@@ -177,7 +177,7 @@ class BWCacheApply(io.ComfyNode):
             "Put it between the model loader (after LoRAs) and the sampler. Wan 2.2: one node per expert.",
             search_aliases=["teacache", "easycache", "magcache", "first block cache", "speed up", "faster", "cache"],
             inputs=[
-                io.Model.Input("model", tooltip="A Wan or HunyuanVideo model. It is cloned, never changed."),
+                io.Model.Input("model", tooltip="A Wan, HunyuanVideo or other supported model. It is cloned, never changed."),
                 io.Combo.Input(
                     "mode",
                     options=list(MODES),

@@ -1,7 +1,8 @@
 """Attaching a cache to a model: the only file that knows ComfyUI's hook points.
 
 Three keyed wrappers go on a clone of the ModelPatcher, nothing on the module. OUTER_SAMPLE makes the Session of a run
-and drops it, PREDICT_NOISE is one evaluation, DIFFUSION_MODEL one pass. Block hooks are laid at each pass around
+and drops it, PREDICT_NOISE is one evaluation, DIFFUSION_MODEL one pass (APPLY_MODEL where the model's forward calls no
+wrappers). Block hooks are laid at each pass around
 whatever hooks are there by then, so other packs' hooks are called and none can replace ours.
 """
 
@@ -18,11 +19,12 @@ from ..bwcache_core.model_pass import ModelPass, leave_to_python
 from ..bwcache_core.report import RunReport, RunStats, StepReport
 from ..bwcache_core.session import Session
 from ..bwcache_core.stream import StreamKey
-from .families import BlockLayout, block_layout
+from .families import BlockLayout, block_layout, require_hooks
 
 KEY = "bwcache"
 # Values of comfy.patcher_extension.WrappersMP. Spelled out: the embedded host runs this file without ComfyUI.
-OUTER_SAMPLE, PREDICT_NOISE, DIFFUSION_MODEL = "outer_sample", "predict_noise", "diffusion_model"
+OUTER_SAMPLE, PREDICT_NOISE = "outer_sample", "predict_noise"
+APPLY_MODEL, DIFFUSION_MODEL = "apply_model", "diffusion_model"
 CORRECTABLE_SAMPLERS = {"euler"}  # exact there; others were measured to gain little or lose: benchmarks/NOTES.md
 RIVAL_WRAPPERS = {"easycache": "EasyCache", "lazycache": "LazyCache"}
 RIVAL_FUNCTIONS = {"teacache": "TeaCache", "magcache": "MagCache"}
@@ -48,11 +50,14 @@ def attach(
     Raises UnsupportedModelError.
     """
     layout = block_layout(model.get_model_object("diffusion_model"))
+    if not config.caches_output:
+        require_hooks(layout)
     clone = model.clone()
+    pass_point = DIFFUSION_MODEL if layout.family.wrapped else APPLY_MODEL
     wrappers = {
         OUTER_SAMPLE: _outer_sample(config, layout, stats, watch, group),
         PREDICT_NOISE: _predict_noise,
-        DIFFUSION_MODEL: _diffusion_model(layout),
+        pass_point: _model_pass(layout),
     }
     for hook_point, wrapper in wrappers.items():
         clone.remove_wrappers_with_key(hook_point, KEY)
@@ -104,7 +109,7 @@ def _predict_noise(executor, *args, **kwargs):
     return result
 
 
-def _diffusion_model(layout: BlockLayout) -> Callable:
+def _model_pass(layout: BlockLayout) -> Callable:
     @leave_to_python
     def run_pass(executor, *args, **kwargs):
         options = kwargs.get("transformer_options") or next((a for a in reversed(args) if isinstance(a, dict)), {})
@@ -122,11 +127,35 @@ def _diffusion_model(layout: BlockLayout) -> Callable:
             args = [hooked if a is options else a for a in args]
             kwargs = {name: hooked if value is options else value for name, value in kwargs.items()}
             compute = torch.compiler.disable(compute)  # hooks are new at every pass: a graph through them never fits
-        result = model_pass.run_model(compute)
+        if layout.family.wrapped:
+            result = model_pass.run_model(compute)
+        else:
+            result = run_denoiser(model_pass, compute, *args[:2])
         session.finish_pass(model_pass)
         return result
 
     return run_pass
+
+
+@leave_to_python
+def run_denoiser(
+    model_pass: ModelPass, denoise: Callable[[], torch.Tensor], latent: torch.Tensor, sigma: torch.Tensor
+) -> torch.Tensor:
+    """The pass where only the denoised latent can be seen: (latent - denoised) / sigma stands for the model's output.
+
+    What was computed and not corrected is handed on as it came.
+    """
+    sigma = sigma.reshape(-1, *[1] * (latent.ndim - 1))
+    denoised = slope = None
+
+    def compute() -> torch.Tensor:
+        nonlocal denoised, slope
+        denoised = denoise()
+        slope = (latent - denoised) / sigma
+        return slope
+
+    output = model_pass.run_model(compute)
+    return denoised if output is slope else latent - sigma * output
 
 
 def find_session(model_options: dict) -> Session | None:

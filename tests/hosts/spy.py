@@ -75,16 +75,21 @@ class Evaluation:
 
 
 class Spy:
-    """`model` is a clone that watches; its wrappers lie inside those already on the model it was made from."""
+    """`model` is a clone that watches; its wrappers lie inside those already on the model it was made from.
 
-    def __init__(self, model, blocks: list[torch.nn.Module], head: torch.nn.Module) -> None:
+    point: the hook point of a model call.
+    """
+
+    def __init__(
+        self, model, blocks: list[torch.nn.Module], head: torch.nn.Module | None, point: str = "diffusion_model"
+    ) -> None:
         self.model = model.clone()
         self.blocks = blocks
         self.head = head
         self.evaluations: list[Evaluation] = []
         self.session = lambda: None  # a weak reference, once there is one
         self.model.add_wrapper_with_key("predict_noise", KEY, self._predict_noise)
-        self.model.add_wrapper_with_key("diffusion_model", KEY, self._diffusion_model)
+        self.model.add_wrapper_with_key(point, KEY, self._diffusion_model)
 
     @property
     def call(self) -> Call:
@@ -93,7 +98,8 @@ class Spy:
     @contextmanager
     def watching(self) -> Iterator[Spy]:
         handles = [block.register_forward_hook(self._block_ran(index)) for index, block in enumerate(self.blocks)]
-        handles.append(self.head.register_forward_pre_hook(self._head_reached))
+        if self.head is not None:
+            handles.append(self.head.register_forward_pre_hook(self._head_reached))
         try:
             yield self
         finally:
@@ -103,7 +109,8 @@ class Spy:
     def _block_ran(self, index: int):
         def note(module, args, out) -> None:
             self.call.ran.append(index)
-            self.call.produced[index] = (out[0] if isinstance(out, tuple) else out).clone()
+            first = next(o for o in out if o is not None) if isinstance(out, tuple) else out
+            self.call.produced[index] = first.clone()
 
         return note
 
@@ -143,14 +150,16 @@ class Spy:
 class Witness:
     """`model` is a clone that notes each model call's output; attach the cache to it, so that it lies outside.
 
-    key: wrappers of one key lie side by side, so two witnesses around one cache need two.
+    key: wrappers of one key lie side by side, so two witnesses around one cache need two. point: where a call is seen;
+    around the denoised latent it is turned into the output that made it, (latent - denoised) / sigma.
     """
 
-    def __init__(self, model, key: str = "witness") -> None:
+    def __init__(self, model, key: str = "witness", point: str = "diffusion_model") -> None:
         self.model = model.clone()
+        self.point = point
         self.evaluations: list[dict[int, torch.Tensor]] = []
         self.model.add_wrapper_with_key("predict_noise", key, self._predict_noise)
-        self.model.add_wrapper_with_key("diffusion_model", key, self._diffusion_model)
+        self.model.add_wrapper_with_key(point, key, self._diffusion_model)
 
     def _predict_noise(self, executor, *args, **kwargs):
         self.evaluations.append({})
@@ -159,7 +168,11 @@ class Witness:
     def _diffusion_model(self, executor, *args, **kwargs):
         conditions = options_of(args, kwargs)["cond_or_uncond"]
         output = executor(*args, **kwargs)
-        rows = output.clone().chunk(len(conditions))
+        if self.point == "apply_model":
+            seen = (args[0] - output) / args[1].reshape(-1, *[1] * (output.ndim - 1))
+        else:
+            seen = output.clone()
+        rows = seen.chunk(len(conditions))
         self.evaluations[-1].update(zip(conditions, rows, strict=True))
         return output
 
