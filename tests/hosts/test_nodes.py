@@ -117,12 +117,12 @@ def test_a_bad_setting_says_what_to_change(nodes, comfyui, setting, value, words
 
 
 def test_an_unsupported_model_is_named(nodes, comfyui):
-    class Flux(torch.nn.Module):
+    class LTXAVModel(torch.nn.Module):
         pass
 
     model = comfyui.model("wan21_t2v")
-    model.add_object_patch("diffusion_model", Flux())
-    with pytest.raises(TypeError, match="does not support Flux") as caught:
+    model.add_object_patch("diffusion_model", LTXAVModel())
+    with pytest.raises(TypeError, match="does not support LTXAVModel") as caught:
         execute(nodes["BWCacheApply"], model=model, **PAPER)
     assert type(caught.value).__name__ == "UnsupportedModelError"
     assert "HunyuanVideo" in str(caught.value)
