@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ..tests.e2e.server import install, make_base, running
+from ..tests.e2e.server import install, make_base, pretend_raylight, running
 from ..tests.hosts.checkouts import find_checkouts
 from .graph import Graph, Link, Node
 from .pack import ROOT
@@ -75,6 +75,7 @@ def object_info() -> dict:
     newest = max(find_checkouts(), key=lambda checkout: [int(part) for part in checkout.version.split(".")])
     with tempfile.TemporaryDirectory() as folder:
         make_base(Path(folder))
+        pretend_raylight(Path(folder))
         checkpoint = install(Path(folder)) / "tinywan" / "tinywan.safetensors"
         checkpoint.touch()  # its nodes register where it is
         with running(newest, Path(folder)) as server:

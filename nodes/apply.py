@@ -13,6 +13,7 @@ from .events import RunEvents
 from .schema import CATEGORY, schema
 
 Stats = io.Custom("BWCACHE_STATS")
+SEARCH_ALIASES = ["teacache", "easycache", "magcache", "first block cache", "speed up", "faster", "cache"]
 EXPERT = {"advanced": True}  # as extra_dict: the `advanced` argument exists only since ComfyUI 0.10
 
 
@@ -163,33 +164,38 @@ def expert_inputs(defaults: BWCacheConfig) -> list:
     ]
 
 
+def settings_inputs() -> list:
+    """Inputs for all of BWCacheConfig, as every node that attaches a cache has them."""
+    defaults = BWCacheConfig()
+    mode = io.Combo.Input(
+        "mode",
+        options=list(MODES),
+        default=defaults.mode,
+        tooltip="adaptive: measures the error of its own forecasts and reuses while it is small. "
+        "paper: replays all blocks while they hardly change. "
+        "per block: each block is judged by its own change; holds far more memory.",
+    )
+    rest = [adaptive_inputs, paper_inputs, window_inputs, expert_inputs]
+    return [mode, *(entry for inputs in rest for entry in inputs(defaults))]
+
+
 class BWCacheApply(io.ComfyNode):
     """Returns a clone of the model that caches, and a stats handle that fills while sampling."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        defaults = BWCacheConfig()
         return schema(
             node_id="BWCacheApply",
             display_name="BWCache Apply",
             category=CATEGORY,
             description="Reuses transformer blocks between sampling steps where they hardly change. "
             "Put it between the model loader (after LoRAs) and the sampler. Wan 2.2: one node per expert.",
-            search_aliases=["teacache", "easycache", "magcache", "first block cache", "speed up", "faster", "cache"],
+            search_aliases=SEARCH_ALIASES,
             inputs=[
-                io.Model.Input("model", tooltip="A Wan, HunyuanVideo or other supported model. It is cloned, never changed."),
-                io.Combo.Input(
-                    "mode",
-                    options=list(MODES),
-                    default=defaults.mode,
-                    tooltip="adaptive: measures the error of its own forecasts and reuses while it is small. "
-                    "paper: replays all blocks while they hardly change. "
-                    "per block: each block is judged by its own change; holds far more memory.",
+                io.Model.Input(
+                    "model", tooltip="A Wan, HunyuanVideo or other supported model. It is cloned, never changed."
                 ),
-                *adaptive_inputs(defaults),
-                *paper_inputs(defaults),
-                *window_inputs(defaults),
-                *expert_inputs(defaults),
+                *settings_inputs(),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The model with the cache attached."),

@@ -100,7 +100,7 @@ def require_hooks(layout: BlockLayout) -> None:
 def block_layout(diffusion_model: object) -> BlockLayout:
     """Layout of a loaded model. Raises UnsupportedModelError for a class without a row, or a model without blocks."""
     model = getattr(diffusion_model, "_orig_mod", diffusion_model)  # torch.compile wraps the module
-    name = type(model).__name__
+    name = type(model).__name__.removeprefix("FSDP")  # which torch's fully_shard puts before it
     family = FAMILIES.get(name)
     if family is None:
         supported = ", ".join(sorted({row.name for row in FAMILIES.values()}))

@@ -88,6 +88,13 @@ def make_base(base: Path) -> None:
         (base / name).mkdir(parents=True, exist_ok=True)
 
 
+def pretend_raylight(base: Path) -> None:
+    """A folder that looks like Raylight's, with no node in it: its own need CUDA. Ours for it registers then."""
+    folder = base / "custom_nodes" / "raylight"
+    (folder / "src" / "raylight" / "distributed_worker").mkdir(parents=True)
+    (folder / "__init__.py").write_text("NODE_CLASS_MAPPINGS = {}\n", encoding="utf-8")
+
+
 @contextmanager
 def running(checkout: Checkout, base: Path):
     """A Server of `checkout` over the folder `base`, stopped at the end."""

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
 DOCS = PACK / "web" / "docs"
 PICTURE = re.compile(r"!\[(.*?)\]\((.+?)\)")
 LANGUAGES = ("en", "zh", "ja", "ko")
-NODES = ("BWCacheApply", "BWCacheCompare", "BWCacheReport", "BWCacheTinyWan", "BWCacheTinyWanDecode")
+NODES = ("BWCacheApply", "BWCacheApplyRaylight", "BWCacheCompare", "BWCacheReport", "BWCacheTinyWan", "BWCacheTinyWanDecode")
 
 
 @pytest.fixture(scope="session")
