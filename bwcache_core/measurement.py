@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 
 import torch
 import torch.distributed
@@ -58,7 +57,7 @@ def cached_sums(
     features: torch.Tensor, sample_BSD: torch.Tensor, differences_BSD: Sequence[torch.Tensor]
 ) -> CachedSums:
     """Sums over one condition's features, their sample, and what forecasts missed it by. No host sync."""
-    norms_PB = l1_norms(torch.stack([*differences_BSD, sample_BSD]))
+    norms_PB = l1_norms([*differences_BSD, sample_BSD])
     return CachedSums(norms_PB[:-1], norms_PB[-1], features.sum(dtype=torch.float32))
 
 
@@ -68,14 +67,11 @@ def device_sums(
     """Compare every block with its sample from another step. No host sync; a few kernels for all blocks together."""
     blocks = tuple(b for b in sorted(current) if b in previous and comparable(current[b], previous[b]))
     parts = [cached.differences.flatten(), cached.norms, cached.checksum.reshape(1)]
-    differences, references = [], []
-    for _, group in groupby(blocks, lambda b: current[b].tokens.shape):  # HunyuanVideo's single blocks hold text too
-        members = tuple(group)
-        now_NBSD = torch.stack([current[b].tokens for b in members])
-        before_NBSD = torch.stack([previous[b].tokens for b in members])
-        differences.append(l1_norms(now_NBSD - before_NBSD).flatten())
-        references.append(l1_norms(before_NBSD).flatten())
-    numbers = torch.cat([*differences, *references, *parts])
+    if blocks:
+        before = [previous[b].tokens for b in blocks]
+        differences = torch._foreach_sub([current[b].tokens for b in blocks], before)
+        parts.insert(0, l1_norms([*differences, *before]).flatten())
+    numbers = torch.cat(parts)
     return DeviceSums(label, blocks, len(cached.differences), len(cached.norms), numbers)
 
 

@@ -37,10 +37,14 @@ def sample_output(output_BCX: torch.Tensor, index_S: torch.Tensor) -> torch.Tens
     return output_BCX.flatten(2).index_select(2, index_S).movedim(1, 2)
 
 
-def l1_norms(samples_NBSD: torch.Tensor) -> torch.Tensor:
-    """Sum of absolute values per block and row, (N, B), accumulated in float32 or better. Stays on the device."""
-    dtype = torch.promote_types(samples_NBSD.dtype, torch.float32)
-    return torch.linalg.vector_norm(samples_NBSD, ord=1, dim=(2, 3), dtype=dtype)
+def l1_norms(samples_BSD: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Sum of absolute values of each sample and row, (N, B), accumulated in float32 or better. Stays on the device.
+
+    Samples may differ in S and D. Cost on a GPU: a few kernels, whatever N, and nothing copied.
+    """
+    rows = [row for sample in samples_BSD for row in sample.unbind()]
+    dtype = torch.promote_types(rows[0].dtype, torch.float32)
+    return torch.stack(torch._foreach_norm(rows, 1, dtype)).unflatten(0, (len(samples_BSD), -1))
 
 
 def relative_change(difference: float, reference: float) -> float | None:

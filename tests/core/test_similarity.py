@@ -65,13 +65,21 @@ def test_tokens_in_several_dimensions_are_counted_in_order():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_l1_norms_by_hand_in_every_precision(dtype):
-    samples = torch.tensor([[[[1.0, -2.0]], [[3.0, 0.5]]]], dtype=dtype)  # N = 1 block, B = 2 rows, S = 1, D = 2
-    assert l1_norms(samples).tolist() == [[3.0, 3.5]]
+    """Two blocks of B = 2 rows: S = 1, D = 2 in the first, S = 2, D = 2 in the second."""
+    first = torch.tensor([[[1.0, -2.0]], [[3.0, 0.5]]], dtype=dtype)
+    second = torch.tensor([[[1.0, 1.0], [-1.0, 1.0]], [[0.0, 0.0], [0.0, -8.0]]], dtype=dtype)
+    norms = l1_norms([first, second])
+    assert norms.tolist() == [[3.0, 3.5], [4.0, 8.0]]
+    assert norms.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
 
 
 def test_l1_norms_of_half_precision_do_not_overflow():
-    samples = torch.full((1, 1, 64, 64), 60_000.0, dtype=torch.float16)  # the sum is 2.4e8, over the 65504 of float16
-    assert l1_norms(samples).item() == 64 * 64 * 60_000.0
+    samples = torch.full((1, 64, 64), 60_000.0, dtype=torch.float16)  # the sum is 2.4e8, over the 65504 of float16
+    assert l1_norms([samples]).item() == 64 * 64 * 60_000.0
+
+
+def test_the_norm_of_no_token_is_zero():
+    assert l1_norms([torch.ones(2, 0, 3)]).tolist() == [[0.0, 0.0]]
 
 
 @pytest.mark.parametrize(
