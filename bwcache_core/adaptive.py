@@ -2,22 +2,27 @@
 
 At a computed evaluation the forecast that would have been used is compared with what came out. The part of a forecast
 that is frozen errs in proportion to its distance from the newest node, the part that follows a polynomial through
-c_0..c_p like prod |c - c_i|: so the error measured once predicts that of the next forecast at any distance. Reuse goes
-on while the prediction stays under the tolerance. A step that moves sigma further carries its error further, so
-predictions are weighted by a power of the step's width.
+c_0..c_p like prod |c - c_i|: so the error measured once predicts that of the next forecast at any distance. Distances
+are taken in noise level, log(noise / signal): over it outputs change evenly, over steps mostly at both ends of a run.
+One measurement is noisy, so the errors of the whole run so far give the rate. Reuse goes on while the prediction stays
+under the tolerance. A step that moves sigma further carries its error further, so predictions are weighted by a power
+of the step's width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import geometric_mean
 
 from .budget import computed_allowed, computed_needed, tolerance_for
 from .policy import Decision, Measured, Position, Rules
 
-WARMUP = 3  # evaluations that always compute: three nodes measure a linear forecast for the first time
-WIDTH_POWER = 0.75  # 0.5 and 1 did worse at one speed or another: benchmarks/NOTES.md
-NEAREST = 0.5  # steps: a sampler that comes back to a sigma (heun) brings another latent, so its output differs
+WARMUP = 2  # evaluations that always compute: the second measures a forecast for the first time
+WIDTH_POWER = 0.35  # benchmarks/NOTES.md
+NEAREST = 0.5  # mean steps: a sampler that comes back to a sigma (heun) brings another latent, so its output differs
+LEAST_ERROR = 1e-9  # a forecast that was exact
+NOISE = 2.0  # a rate up to this many times the run's mean is noise of one measurement; above, features did change
 TAIL = 2  # last steps that always compute in a run that ends at sigma 0: fine detail is decided there
 
 
@@ -46,8 +51,8 @@ class AdaptivePolicy:
             return Decision(reason="no forecast was measured yet")
         if position.evaluation - measured[-1].position.evaluation > self.max_reuse:
             return Decision(reason=f"{self.max_reuse} evaluations were reused in a row")
-        judged = judge(measured, self.max_order, self.damping)
-        error = self._weight(position.width) * judged.error_at(position.coordinate, judged.nodes)
+        judged = judge(measured, self.max_order, self.damping, NEAREST * self.rules.run.mean_level)
+        error = self._weight(position.width) * judged.error_at(position.level, judged.nodes)
         tolerance = self._tolerance(position, measured, judged)
         if error >= tolerance:
             reason = f"forecast error {error:.4f} is not under tolerance {tolerance:.3g}"
@@ -74,50 +79,66 @@ class AdaptivePolicy:
         budget = computed_allowed(round(run.steps * per_step), self.target_speedup) - len(measured)
 
         def predict(step: int, earlier: Sequence[float]) -> float:
-            return self._weight(run.widths[step]) * judged.error_at(step, earlier)
+            return self._weight(run.widths[step]) * judged.error_at(run.levels[step], earlier)
 
         def must_compute(step: int, newest: float) -> bool:
             return bool(self._ends(step, measured)) or step - newest > self.max_reuse or step > self.rules.end_step
 
         def needed(tolerance: float) -> int:
             steps = range(position.step, run.steps)
-            return round(per_step * computed_needed(steps, judged.nodes, predict, tolerance, must_compute))
+            newest = measured[-1].position.coordinate
+            count = computed_needed(steps, newest, judged.nodes, run.levels, predict, tolerance, must_compute)
+            return round(per_step * count)
 
         return tolerance_for(budget, needed)
 
 
-def places(measured: Sequence[Measured]) -> list[float]:
-    """Coordinates of the computed evaluations, newest first. Two at one place are one node, as in FeatureHistory."""
-    return list(dict.fromkeys(m.position.coordinate for m in reversed(measured)))
-
-
 @dataclass(frozen=True)
 class Judged:
-    """A forecast of `order` that was measured: its error, at the newest of `nodes` (newest first), from the others."""
+    """What was measured of forecasts of `order`: how fast their two parts err, from the newest of `nodes` on.
+
+    frozen: error per distance. polynomial: error per product of distances. nearest: the least distance there is.
+    """
 
     order: int
-    damping: float
-    error: float
+    frozen: float
+    polynomial: float
     nodes: Sequence[float]
+    nearest: float
 
     def error_at(self, target: float, nodes: Sequence[float]) -> float:
         """Predicted error at `target` of a forecast from `nodes`, newest first."""
-        frozen = self._growth(target, nodes, 0)
-        return self.error * (frozen + self.damping * (self._growth(target, nodes, self.order) - frozen))
-
-    def _growth(self, target: float, nodes: Sequence[float], order: int) -> float:
-        return reach(target, nodes[: order + 1]) / reach(self.nodes[0], self.nodes[1 : order + 2])
+        frozen = self.frozen * reach(target, nodes[:1], self.nearest)
+        return frozen + self.polynomial * reach(target, nodes[: self.order + 1], self.nearest)
 
 
-def judge(measured: Sequence[Measured], max_order: int, damping: float) -> Judged:
-    """The forecast of the highest order that the newest of `measured` holds an error of."""
-    errors = measured[-1].forecast_errors[: max_order + 1]
-    return Judged(len(errors) - 1, damping, errors[-1], places(measured))
+def judge(measured: Sequence[Measured], max_order: int, damping: float, nearest: float) -> Judged:
+    """The forecast of the highest order that the newest of `measured` holds an error of.
+
+    Rates are geometric means over the run so far, or the newest less its noise where that is more.
+    """
+    order = len(measured[-1].forecast_errors[: max_order + 1]) - 1
+    frozen, polynomial = [], []
+    for i, m in enumerate(measured):
+        if len(m.forecast_errors) > order:
+            newest, *earlier = levels(measured[: i + 1])
+            error = max(m.forecast_errors[order], LEAST_ERROR)
+            frozen.append(error / reach(newest, earlier[:1], nearest))
+            polynomial.append(error / reach(newest, earlier[: order + 1], nearest))
+    shares = ((1.0 - damping, frozen), (damping, polynomial))
+    rates = [share * max(geometric_mean(errors), errors[-1] / NOISE) for share, errors in shares]
+    return Judged(order, *rates, levels(measured), nearest)
 
 
-def reach(target: float, nodes: Sequence[float]) -> float:
-    """prod |target - node|: how an interpolation error grows away from its nodes. No distance counts as too small."""
+def levels(measured: Sequence[Measured]) -> list[float]:
+    """Noise levels of the computed evaluations, newest first. Two at one place are one node, as in FeatureHistory."""
+    places = {m.position.coordinate: m.position.level for m in reversed(measured)}
+    return list(places.values())
+
+
+def reach(target: float, nodes: Sequence[float], nearest: float) -> float:
+    """prod |target - node|: how an interpolation error grows away from its nodes."""
     product = 1.0
     for node in nodes:
-        product *= max(abs(target - node), NEAREST)
+        product *= max(abs(target - node), nearest)
     return product

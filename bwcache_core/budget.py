@@ -19,19 +19,21 @@ def computed_allowed(evaluations: int, target_speedup: float) -> int:
 
 
 def computed_needed(
-    steps: Sequence[int], nodes: Sequence[float], predict: Callable[[int, Sequence[float]], float],
-    tolerance: float, must_compute: Callable[[int, float], bool],
+    steps: Sequence[int], newest: float, nodes: Sequence[float], levels: Sequence[float],
+    predict: Callable[[int, Sequence[float]], float], tolerance: float, must_compute: Callable[[int, float], bool],
 ) -> int:
     """Evaluations computed over the coming `steps` if errors stay as predicted.
 
-    nodes: where computed evaluations were, newest first. predict(step, nodes): error of a forecast at a step.
-    must_compute(step, newest node): rules that hold whatever the error.
+    newest: step of the last computed evaluation. nodes: noise levels of the computed ones, newest first. levels: of all
+    steps. predict(step, nodes): error of a forecast at a step. must_compute(step, newest): rules that hold whatever
+    the error.
     """
     count = 0
     nodes = list(nodes)
     for step in steps:
-        if must_compute(step, nodes[0]) or predict(step, nodes) >= tolerance:
-            nodes.insert(0, float(step))
+        if must_compute(step, newest) or predict(step, nodes) >= tolerance:
+            nodes.insert(0, levels[step])
+            newest = step
             count += 1
     return count
 

@@ -16,16 +16,23 @@ EVALUATIONS_PER_STEP = 3  # at most, in ComfyUI's fixed-grid samplers (heunpp2, 
 
 @dataclass(frozen=True)
 class RunShape:
-    """The constants of one run: steps, blocks, whether its schedule ends at sigma 0, how far sigma falls by step."""
+    """The constants of one run: steps, blocks, whether its schedule ends at sigma 0, and by step, how far sigma falls
+    over it and the noise level where it begins."""
 
     steps: int
     blocks: int
     ends_at_zero: bool
     widths: tuple[float, ...] = ()
+    levels: tuple[float, ...] = ()
 
     @property
     def mean_width(self) -> float:
         return sum(self.widths) / self.steps or 1.0
+
+    @property
+    def mean_level(self) -> float:
+        """How far a step moves the noise level, on average."""
+        return abs(self.levels[-1] - self.levels[0]) / self.steps if self.levels else 1.0
 
 
 @dataclass(frozen=True)
@@ -34,12 +41,14 @@ class Position:
 
     coordinate: the same place as a real number, along which features are extrapolated.
     width: how far sigma falls over this step.
+    level: the noise level: log of noise over signal.
     """
 
     evaluation: int
     step: int
     coordinate: float = 0.0
     width: float = 1.0
+    level: float = 0.0
 
 
 @dataclass(frozen=True)

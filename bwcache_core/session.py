@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
@@ -20,6 +21,7 @@ from .report import RunReport, StepReport
 from .stream import Stream, StreamKey
 
 FEW_STEPS = 8
+LEAST = 0.01  # noise, or signal, that counts: less does not matter, and its log is infinite at the ends of a schedule
 
 
 def step_of(sigma: float, sigmas: Sequence[float]) -> int:
@@ -39,7 +41,16 @@ def position_of(evaluation: int, sigma: float, sigmas: Sequence[float]) -> Posit
     step = step_of(sigma, sigmas)
     width = sigmas[step] - sigmas[step + 1]
     coordinate = step + (sigmas[step] - sigma) / width if width else float(step)
-    return Position(evaluation, step, coordinate, width)
+    return Position(evaluation, step, coordinate, width, noise_level(sigma, sigmas))
+
+
+def noise_level(sigma: float, sigmas: Sequence[float]) -> float:
+    """Log of noise over signal, cut off where it runs to infinity. Schedules up to 1 are flows, (1 - sigma) x + sigma n;
+    others add noise to x."""
+    if max(sigmas) > 1.0:
+        return math.log(max(sigma, LEAST))
+    sigma = min(max(sigma, LEAST), 1.0 - LEAST)
+    return math.log(sigma / (1.0 - sigma))
 
 
 class Session:
@@ -62,7 +73,8 @@ class Session:
         self.on_step = on_step
         self.group = group
         widths = tuple(here - following for here, following in pairwise(self.sigmas))
-        self.policy = make_policy(config, RunShape(steps, block_count, self.sigmas[-1] == 0.0, widths))
+        levels = tuple(noise_level(sigma, self.sigmas) for sigma in self.sigmas[:-1])
+        self.policy = make_policy(config, RunShape(steps, block_count, self.sigmas[-1] == 0.0, widths, levels))
         monitored = frozenset(config.monitored_blocks(block_count))
         self.settings = PassSettings(
             block_count, monitored, config.tokens, config.mode == PER_BLOCK, config.caches_output

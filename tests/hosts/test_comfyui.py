@@ -11,7 +11,8 @@ from bwcache_pack.tests.hosts.spy import Witness
 pytestmark = [pytest.mark.comfyui, pytest.mark.family("wan21_t2v")]
 OFF = {"mode": "paper", "threshold": 0.0}
 ALWAYS = {"mode": "paper", "threshold": 1.0, "reuse_interval": 1}  # every other step
-GREEDY = {"mode": "adaptive", "preset": "custom", "tolerance": 1.0, "order": 0, "cache_point": "features"}
+GREEDY = {"mode": "adaptive", "preset": "custom", "tolerance": 1.0, "start_step": 3, "order": 0,
+          "cache_point": "features"}
 
 
 def prompt(lab, seed: int, **extra) -> list:

@@ -18,7 +18,8 @@ OFF = {
     "output": {"mode": "adaptive", "preset": "custom", "tolerance": 0.0, "cache_point": "output"},
     "features": {"mode": "adaptive", "preset": "custom", "tolerance": 0.0, "cache_point": "features"},
 }
-GREEDY = {"mode": "adaptive", "preset": "custom", "tolerance": 1.0, "corrector": False}  # all but warm-up and tail
+# Reuses all from step 3 on but the tail: by then a line was measured.
+GREEDY = {"mode": "adaptive", "preset": "custom", "tolerance": 1.0, "start_step": 3, "corrector": False}
 GREEDY_FEATURES = {**GREEDY, "cache_point": "features"}
 
 

@@ -63,8 +63,8 @@ def test_limit_zero_says_that_it_only_measures(mode):
 
 
 def test_a_run_too_short_for_adaptive_says_so():
-    text = verdict(report(*computed(5), mode="adaptive", threshold=0.05))
-    assert "the first 3 steps and the last 2 always compute, and this run has 5" in text
+    text = verdict(report(*computed(4), mode="adaptive", threshold=0.05))
+    assert "the first 2 steps and the last 2 always compute, and this run has 4" in text
 
 
 def test_other_reasons_are_passed_on():
