@@ -5,6 +5,7 @@ Needs Ray, so it is imported only when a node runs. Raylight keeps the workers i
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -15,6 +16,7 @@ import ray
 from ..bwcache_core.config import BWCacheConfig
 from ..bwcache_core.report import KEPT_RUNS, RunReport, RunStats, StepReport
 
+logger = logging.getLogger(__name__)
 PACK = Path(__file__).resolve().parent.parent
 
 
@@ -101,14 +103,19 @@ class GatheredStats(RunStats):
     def __init__(self, collector, replicas: Sequence[int]) -> None:
         self.collector = collector
         self.replicas = replicas
+        self.plain: dict[int, list[dict]] = {}
 
     @property
     def runs(self) -> list[RunReport]:
-        """One report for each run and latent, oldest first."""
-        plain = ray.get(self.collector.all.remote())
+        """One report for each run and latent, oldest first. Where Ray was shut down, those that were read before."""
+        try:
+            if ray.is_initialized():  # a call would start it again
+                self.plain = ray.get(self.collector.all.remote())
+        except Exception:  # Ray has nothing narrower for an actor of a cluster that ended
+            logger.warning("BWCache: the workers' reports ended with their cluster", exc_info=True)
         by_replica = defaultdict(list)
         for rank, replica in enumerate(self.replicas):
-            by_replica[replica].append([report_of(run) for run in plain.get(rank, [])])
+            by_replica[replica].append([report_of(run) for run in self.plain.get(rank, [])])
         merged = [[merge(reports) for reports in zip(*ranks, strict=False)] for ranks in by_replica.values()]
         return [run for runs in zip(*merged, strict=False) for run in runs]
 

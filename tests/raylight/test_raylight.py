@@ -199,6 +199,20 @@ def test_workers_that_sample_different_latents_have_a_report_each(actors):
     assert [run.cache_bytes for run in together.runs] == [20, 40]
 
 
+def test_reports_that_were_read_stay_when_ray_ends(actors, monkeypatch, caplog):
+    collector = ray_actors().new_collector()
+    ray.get(collector.add.remote(0, asdict(RunReport("paper", 0.1, 2, 1, 4, [1.0, 0.0]))))
+    stats = ray_actors().GatheredStats(collector, [0])
+    assert len(stats.runs) == 1
+    ray.kill(collector)
+    assert len(stats.runs) == 1
+    assert "ended with their cluster" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    assert len(stats.runs) == 1
+    assert not caplog.text
+
+
 def nothing_known(model):
     """Sent to a worker: a model of a class that is not supported."""
     from bwcache_pack.tinywan.host import TinyPatcher
