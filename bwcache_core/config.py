@@ -17,6 +17,10 @@ OUTPUT = "output"
 AUTO = "auto"
 CACHE_POINTS = (AUTO, FEATURES, OUTPUT)
 
+GPU = "gpu"
+CPU = "cpu"
+CACHE_DEVICES = (AUTO, GPU, CPU)
+
 
 class ConfigError(ValueError):
     """A setting is out of its range. The message says what was found, what is allowed and what to change."""
@@ -41,6 +45,10 @@ class BWCacheConfig:
             Outputs of a guided model are noisy slopes, and going all the way overshoots (benchmarks/NOTES.md).
         cache_point: adaptive: what is forecast. "output" of the model takes a few MB; "features" of the last block
             take hundreds, and what controls add after the last block stays live in reused steps. "auto" is "output".
+        cache_device: where features, outputs and residuals are kept: "gpu" is the model's device, "cpu" the host's
+            memory. "auto" takes the GPU while ComfyUI need not evict weights for it; else it caches less (adaptive: the
+            output), else it takes host memory (placement.py).
+        max_cache_mb: most MiB that the cache may hold; more is not cached at all. 0 sets no limit of its own.
         threshold: paper and per block: relative L1 change (delta in the paper, 0.15 there) under which features count
             as similar. Higher reuses more and drifts further. 0 never reuses.
         reuse_interval: steps served from one computed step (R in the paper). 0 = 10 % of the steps, at least 1.
@@ -60,6 +68,8 @@ class BWCacheConfig:
     order: int = 1
     damping: float = 0.7
     cache_point: str = AUTO
+    cache_device: str = AUTO
+    max_cache_mb: int = 0
     corrector: bool = True
     threshold: float = 0.15
     reuse_interval: int = 0
@@ -76,6 +86,9 @@ class BWCacheConfig:
             raise ConfigError(f"preset is {self.preset!r}, expected one of {', '.join((*PRESETS, CUSTOM))}.")
         if self.cache_point not in CACHE_POINTS:
             raise ConfigError(f"cache_point is {self.cache_point!r}, expected one of {', '.join(CACHE_POINTS)}.")
+        if self.cache_device not in CACHE_DEVICES:
+            raise ConfigError(f"cache_device is {self.cache_device!r}, expected one of {', '.join(CACHE_DEVICES)}.")
+        self._check_range("max_cache_mb", 0, 1_000_000, "0 sets no limit")
         self._check_range("tolerance", 0.0, 1.0, "0 turns reuse off")
         self._check_range("target_speedup", 0.0, 10.0, "0 is off, 2 computes half of the steps")
         self._check_range("max_reuse", 1, 100, "6 is the default")
@@ -105,6 +118,16 @@ class BWCacheConfig:
         if self.mode != ADAPTIVE:
             return self.threshold
         return PRESETS.get(self.preset, self.tolerance)
+
+    @property
+    def forecast_order(self) -> int:
+        """Degree of the forecasts that this mode serves, at most."""
+        return self.order if self.mode == ADAPTIVE else 0
+
+    @property
+    def budget(self) -> int:
+        """max_cache_mb in bytes; 0 is no limit."""
+        return self.max_cache_mb * 1024 * 1024
 
     @property
     def caches_output(self) -> bool:

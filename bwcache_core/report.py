@@ -9,10 +9,11 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-from .config import ADAPTIVE, PER_BLOCK
+from .config import ADAPTIVE, CPU, GPU, PER_BLOCK
+from .memory import readable
 
-MIB = 1024 * 1024
 KEPT_RUNS = 8
+PLACES = {GPU: "on the GPU", CPU: "in host memory"}
 
 
 @dataclass
@@ -47,7 +48,13 @@ class StepReport:
 
 @dataclass
 class RunReport:
-    """One sampling run. blocks are counted per pass of the model: 2 conditions in 2 passes count twice."""
+    """One sampling run. blocks are counted per pass of the model: 2 conditions in 2 passes count twice.
+
+    cache_point, cache_device: what is cached and where, as settled before the run; no device: nothing is cached.
+    placement: why that is not what was asked for. stopped: why nothing is cached any more. reserved_bytes: what ComfyUI
+    was told that the cache takes of the model's device. estimate_bytes: what it will hold in all; from shapes at first,
+    exact after the first evaluation.
+    """
 
     mode: str
     threshold: float
@@ -56,6 +63,12 @@ class RunReport:
     block_count: int
     sigmas: list[float]
     model: str = ""
+    cache_point: str = ""
+    cache_device: str = ""
+    placement: str = ""
+    stopped: str = ""
+    reserved_bytes: int = 0
+    estimate_bytes: int = 0
     finished: bool = False
     warnings: list[str] = field(default_factory=list)
     steps: list[StepReport] = field(default_factory=list)
@@ -103,6 +116,13 @@ class RunReport:
         return max((step.cache_bytes for step in self.steps), default=0)
 
     @property
+    def held(self) -> str:
+        """How much was held, of what and where; with the estimate where that was another number."""
+        what = f" ({self.cache_point} {PLACES[self.cache_device]})" if self.cache_device else ""
+        held, estimate = readable(self.cache_bytes), readable(self.estimate_bytes)
+        return f"{held} held{what}" + (f", {estimate} estimated" if self.cache_device and estimate != held else "")
+
+    @property
     def errors(self) -> list[str]:
         return [f"step {step.step}: {step.error}" for step in self.steps if step.error]
 
@@ -111,10 +131,12 @@ class RunReport:
         speed = f", {self.speedup:.2f}x measured" if self.speedup else ""
         lines = [
             f"BWCache {self.mode}: {self.evaluations_reused} of {self.evaluations} evaluations reused, "
-            f"{self.block_ratio:.2f}x fewer block executions{speed}, {self.cache_bytes / MIB:.0f} MiB held"
+            f"{self.block_ratio:.2f}x fewer block executions{speed}, {self.held}"
             + ("" if self.finished else " (run did not finish)")
         ]
-        if self.evaluations and not self.blocks_reused:
+        if self.placement:
+            lines.append(f"Memory: {self.placement}.")
+        if self.evaluations and not self.blocks_reused and not self.stopped:
             lines.append(self._why_nothing_was_reused())
         return "\n".join(lines + self.warnings + self.errors)
 

@@ -11,17 +11,20 @@ from itertools import pairwise
 
 import torch
 
-from .config import ADAPTIVE, PER_BLOCK, BWCacheConfig
+from .config import ADAPTIVE, CPU, PER_BLOCK, BWCacheConfig
 from .forecast import FeatureHistory
 from .measurement import DeviceSums, combine, read_sums
+from .memory import readable
 from .model_pass import ModelPass, PassSettings
 from .modes import make_policy
+from .placement import Placement
 from .policy import Decision, Measured, Position, RunShape, resolve_interval, resolve_window
 from .report import RunReport, StepReport
 from .stream import Stream, StreamKey
 
 FEW_STEPS = 8
 LEAST = 0.01  # noise, or signal, that counts: less does not matter, and its log is infinite at the ends of a schedule
+LIGHTER = "Raise max_cache_mb, or choose adaptive with cache_point auto, which holds least."
 
 
 def step_of(sigma: float, sigmas: Sequence[float]) -> int:
@@ -99,7 +102,8 @@ class Session:
         sigma = self._settle(timestep)
         evaluation = len(self.report.steps)
         self.position = position_of(evaluation, sigma, self.sigmas)
-        self.decision = self.policy.decide(self.position, self.measured)
+        stopped = Decision(reason=self.report.stopped)
+        self.decision = stopped if stopped.reason else self.policy.decide(self.position, self.measured)
         self._occurrences.clear()
         why = (self.decision.reason, self.decision.judged, self.decision.limit)
         self._current = StepReport(evaluation, self.position.step, sigma, "compute", *why)
@@ -131,6 +135,7 @@ class Session:
         self._unread.sort(key=lambda sums: sums.label)  # threads finish in any order
         current = self._current
         current.cache_bytes = sum(stream.nbytes for stream in self.streams.values())
+        self._account(sum(stream.expected_bytes for stream in self.streams.values()))
         skipped = current.blocks_total - current.blocks_run
         if not skipped and self.decision.reuse:
             current.reason = "a condition holds no features that fit"
@@ -150,6 +155,33 @@ class Session:
             self.position = None
         self.report.warnings += target_warnings(self.config, self.report)
         return self.report
+
+    def place(self, placement: Placement) -> None:
+        """Say where the cache lies, which `config` follows already; or that there is no room for it."""
+        report = self.report
+        if not placement.device:
+            self._stop(placement.reason)
+            return
+        report.cache_point, report.cache_device, report.placement = placement.point, placement.device, placement.reason
+        report.reserved_bytes = placement.reserved
+        report.estimate_bytes = placement.size.total if placement.size else 0
+
+    @property
+    def stopped(self) -> bool:
+        """Nothing is cached from here to the end of the run: no pass may begin."""
+        return bool(self.report.stopped)
+
+    def _stop(self, reason: str) -> None:
+        self.report.stopped = reason
+        self.report.warnings.append(f"This run is not cached: {reason}. {LIGHTER}")
+        self._drop_tensors()
+
+    def _account(self, expected: int) -> None:
+        """Put the estimate right: what the shapes of this evaluation will take, once all of it is held."""
+        report = self.report
+        report.estimate_bytes = max(expected, report.estimate_bytes) if report.steps else expected
+        if self.group is None and 0 < self.config.budget < expected:  # processes of a group may not go apart
+            self._stop(f"it would hold {readable(expected)}, over max_cache_mb {self.config.max_cache_mb}")
 
     def _drop_tensors(self) -> None:
         for stream in self.streams.values():  # a traceback may hold the call that broke off, and its streams
@@ -188,8 +220,9 @@ class Session:
         self._occurrences[key] = occurrence + 1
         key = key._replace(occurrence=occurrence)
         if key not in self.streams:
-            order = self.config.order if self.config.mode == ADAPTIVE else 0
-            self.streams[key] = Stream(key.label, FeatureHistory(order, self.config.damping))
+            config = self.config
+            history = FeatureHistory(config.forecast_order, config.damping, config.cache_device == CPU)
+            self.streams[key] = Stream(key.label, history)
         return self.streams[key]
 
 

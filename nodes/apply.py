@@ -6,7 +6,7 @@ from functools import partial
 
 from comfy_api.latest import io
 
-from ..bwcache_core.config import CACHE_POINTS, CUSTOM, MODES, PRESETS, BWCacheConfig
+from ..bwcache_core.config import CACHE_DEVICES, CACHE_POINTS, CUSTOM, MODES, PRESETS, BWCacheConfig
 from ..bwcache_core.report import RunStats
 from .attach import attach
 from .events import RunEvents
@@ -164,6 +164,31 @@ def expert_inputs(defaults: BWCacheConfig) -> list:
     ]
 
 
+def memory_inputs(defaults: BWCacheConfig) -> list:
+    """Where the cache lies and how large it may be: advanced, too."""
+    return [
+        io.Combo.Input(
+            "cache_device",
+            options=list(CACHE_DEVICES),
+            default=defaults.cache_device,
+            optional=True,
+            extra_dict=EXPERT,
+            tooltip="Where the cache lies. auto: on the GPU if the weights keep their room there, else what takes less "
+            "(the output), else host memory. gpu, cpu: there in any case; cpu copies at every step.",
+        ),
+        io.Int.Input(
+            "max_cache_mb",
+            default=defaults.max_cache_mb,
+            min=0,
+            max=1_000_000,
+            optional=True,
+            extra_dict=EXPERT,
+            tooltip="Most that the cache may hold, in MiB. A run that would need more caches the output instead of "
+            "features, where it can, or nothing, and says so. 0 = no limit but what is free.",
+        ),
+    ]
+
+
 def settings_inputs() -> list:
     """Inputs for all of BWCacheConfig, as every node that attaches a cache has them."""
     defaults = BWCacheConfig()
@@ -175,7 +200,8 @@ def settings_inputs() -> list:
         "paper: replays all blocks while they hardly change. "
         "per block: each block is judged by its own change; holds far more memory.",
     )
-    rest = [adaptive_inputs, paper_inputs, window_inputs, expert_inputs]
+    # Saved workflows count the inputs: new ones go to the end.
+    rest = [adaptive_inputs, paper_inputs, window_inputs, expert_inputs, memory_inputs]
     return [mode, *(entry for inputs in rest for entry in inputs(defaults))]
 
 

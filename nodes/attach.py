@@ -1,9 +1,9 @@
 """Attaching a cache to a model: the only file that knows ComfyUI's hook points.
 
-Three keyed wrappers go on a clone of the ModelPatcher, nothing on the module. OUTER_SAMPLE makes the Session of a run
-and drops it, PREDICT_NOISE is one evaluation, DIFFUSION_MODEL one pass (APPLY_MODEL where the model's forward calls no
-wrappers). Block hooks are laid at each pass around
-whatever hooks are there by then, so other packs' hooks are called and none can replace ours.
+Four keyed wrappers go on a clone of the ModelPatcher, nothing on the module. OUTER_SAMPLE makes the Session of a run
+and drops it, PREPARE_SAMPLING tells ComfyUI what the cache will take, PREDICT_NOISE is one evaluation, DIFFUSION_MODEL
+one pass (APPLY_MODEL where the model's forward calls no wrappers). Block hooks are laid at each pass around whatever
+hooks are there by then, so other packs' hooks are called and none can replace ours.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from ..bwcache_core.report import RunReport, RunStats, StepReport
 from ..bwcache_core.session import Session
 from ..bwcache_core.stream import StreamKey
 from .families import BlockLayout, block_layout, require_hooks
+from .memory import enlarged, plan
 
 KEY = "bwcache"
 # Values of comfy.patcher_extension.WrappersMP. Spelled out: the embedded host runs this file without ComfyUI.
-OUTER_SAMPLE, PREDICT_NOISE = "outer_sample", "predict_noise"
-APPLY_MODEL, DIFFUSION_MODEL = "apply_model", "diffusion_model"
+OUTER_SAMPLE, PREPARE_SAMPLING = "outer_sample", "prepare_sampling"
+PREDICT_NOISE, APPLY_MODEL, DIFFUSION_MODEL = "predict_noise", "apply_model", "diffusion_model"
 CORRECTABLE_SAMPLERS = {"euler"}  # exact there; others were measured to gain little or lose: benchmarks/NOTES.md
 RIVAL_WRAPPERS = {"easycache": "EasyCache", "lazycache": "LazyCache"}
 RIVAL_FUNCTIONS = {"teacache": "TeaCache", "magcache": "MagCache"}
@@ -56,6 +57,7 @@ def attach(
     pass_point = DIFFUSION_MODEL if layout.family.wrapped else APPLY_MODEL
     wrappers = {
         OUTER_SAMPLE: _outer_sample(config, layout, stats, watch, group),
+        PREPARE_SAMPLING: _prepare_sampling,
         PREDICT_NOISE: _predict_noise,
         pass_point: _model_pass(layout),
     }
@@ -76,8 +78,13 @@ def _outer_sample(
         guider = executor.class_obj
         sigmas = kwargs["sigmas"] if "sigmas" in kwargs else args[3]
         sampler = kwargs["sampler"] if "sampler" in kwargs else args[2]
+        noise = kwargs["noise"] if "noise" in kwargs else args[0]
         corrects = sampler_name(sampler) in CORRECTABLE_SAMPLERS
-        session = Session(config, layout.block_count, sigmas.tolist(), layout.model, corrects=corrects, group=group)
+        placement = plan(config, layout, guider, noise, alone=group is None)
+        session = Session(
+            placement.settle(config), layout.block_count, sigmas.tolist(), layout.model, corrects=corrects, group=group
+        )
+        session.place(placement)
         session.report.warnings += rival_warnings(guider.model_options)
         listener = watch(session.report) if watch else ignore
         session.on_step = _observer(config, listener)
@@ -98,6 +105,16 @@ def _outer_sample(
     return run_with_session
 
 
+def _prepare_sampling(executor, *args, **kwargs):
+    """ComfyUI makes room for weights and inference here: let it count the cache in."""
+    session = find_session(kwargs.get("model_options") or {})
+    extra = session.report.reserved_bytes if session else 0
+    if not extra or len(args) < 2:
+        return executor(*args, **kwargs)
+    model, noise_shape, *rest = args
+    return executor(model, enlarged(noise_shape, extra, model), *rest, **kwargs)
+
+
 def _predict_noise(executor, *args, **kwargs):
     """One evaluation: all conditions, windows and extra guidance passes inside it share one decision."""
     session = find_session(executor.class_obj.model_options)
@@ -114,7 +131,7 @@ def _model_pass(layout: BlockLayout) -> Callable:
     def run_pass(executor, *args, **kwargs):
         options = kwargs.get("transformer_options") or next((a for a in reversed(args) if isinstance(a, dict)), {})
         session = options.get(KEY)
-        if session is None or session.position is None or "uuids" not in options:
+        if session is None or session.position is None or session.stopped or "uuids" not in options:
             return executor(*args, **kwargs)
         inputs = shapes_of([*args, *kwargs.values()]) if session.group is not None else ()
         model_pass = session.begin_pass(stream_keys(options, args[0], executor.class_obj, inputs))

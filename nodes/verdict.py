@@ -22,7 +22,7 @@ def verdict(run: RunReport) -> str:
             "noise without BWCache too, the model or its precision is at fault."
         )
     elif run.evaluations and not run.blocks_reused:
-        sentences.append(nothing_reused(run))
+        sentences += [] if run.stopped else [nothing_reused(run)]  # a warning says why it was stopped
     elif run.blocks_total and run.blocks_reused < LITTLE * run.blocks_total:
         sentences.append(f"That is little. {more_reuse(run)}")
     elif run.blocks_reused > MUCH * run.blocks_total:
@@ -32,6 +32,8 @@ def verdict(run: RunReport) -> str:
             f"Blocks would allow {run.block_ratio:.1f}x: the rest of the time goes into work that a cache cannot skip, "
             "or into moving weights when memory is short."
         )
+    if run.placement:
+        sentences.append(f"Memory: {run.placement}.")
     return " ".join([*sentences, *run.warnings])
 
 

@@ -172,6 +172,7 @@ class TinyWan(nn.Module):
     def __init__(self, config: TinyWanConfig | None = None):
         super().__init__()
         self.config = config = config or TinyWanConfig()
+        self.dim, self.patch_size = config.dim, config.patch_size  # as WanModel calls them
         self.patch_embedding = nn.Conv3d(config.in_dim, config.dim, config.patch_size, stride=config.patch_size)
         self.text_embedding = nn.Sequential(
             nn.Linear(config.text_dim, config.dim), nn.GELU(approximate="tanh"), nn.Linear(config.dim, config.dim)

@@ -1,0 +1,237 @@
+"""What a run holds, what was said about it before, and what ComfyUI was told."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from bwcache_pack.bwcache_core.config import CPU, FEATURES, GPU, OUTPUT
+from bwcache_pack.bwcache_core.memory import GIB, MIB
+from bwcache_pack.bwcache_core.placement import Room
+from bwcache_pack.nodes import memory
+from bwcache_pack.nodes.families import block_layout
+from bwcache_pack.tests.hosts.instances import INSTANCES, SmallLab, supported_class
+from bwcache_pack.tests.hosts.lab import FORCED, difference
+
+HELD = {
+    "output": {"mode": "adaptive"},
+    "output, order 2": {"mode": "adaptive", "order": 2},
+    "features": {"mode": "adaptive", "cache_point": "features"},
+    "features, few tokens": {"mode": "adaptive", "cache_point": "features", "tokens": 9, "monitor_every": 3},
+    "paper": {"mode": "paper"},
+    "per block": {"mode": "per block"},
+}
+
+
+@pytest.mark.parametrize("settings", HELD.values(), ids=HELD)
+def test_the_estimate_before_the_run_is_what_is_held(lab, settings):
+    """From shapes alone, before anything was loaded."""
+    cached = lab.cached(**settings)
+    lab.sample(cached.model)
+    report = cached.report
+    assert report.cache_bytes == report.estimate_bytes == report.reserved_bytes > 0
+
+
+@pytest.mark.comfyui
+@pytest.mark.parametrize("name", INSTANCES)
+def test_other_models_are_estimated_by_the_first_evaluation(comfyui, name):
+    """Their outputs before the run: of some, nobody knows there how many tokens their features have."""
+    if supported_class(INSTANCES[name]) is None:
+        pytest.skip(f"this ComfyUI has no {INSTANCES[name].supported}")
+    small = SmallLab(comfyui, name)
+    hooked = block_layout(small.module()).family.hooked
+    for settings in (HELD["output"], HELD["features"], HELD["per block"])[: 3 if hooked else 1]:
+        cached = small.cached(**settings)
+        small.sample(cached.model)
+        report = cached.report
+        assert report.cache_bytes == report.estimate_bytes > 0
+        if settings == HELD["output"]:
+            assert report.reserved_bytes == report.cache_bytes
+
+
+REQUESTS = [{"batch": 2}, {"cfg": 1.0}, {"size": 6, "frames": 3}]
+
+
+@pytest.mark.family("wan21_t2v", "hunyuan")
+@pytest.mark.parametrize("settings", HELD.values(), ids=HELD)
+@pytest.mark.parametrize("asked", REQUESTS, ids=str)
+def test_the_estimate_follows_batch_guidance_and_size(lab, settings, asked):
+    noise = lab.noise(batch=asked.get("batch", 1), size=asked.get("size", 4), frames=asked.get("frames", 5))
+    cached = lab.cached(**settings)
+    lab.sample(cached.model, noise=noise, cfg=asked.get("cfg", 4.0))
+    report = cached.report
+    assert report.cache_bytes == report.estimate_bytes == report.reserved_bytes > 0
+
+
+@pytest.mark.family("wan21_t2v")
+@pytest.mark.parametrize("sampler", ["euler", "heun"])
+def test_a_second_evaluation_of_a_step_holds_one_more_sample(lab, sampler):
+    """The first one's, of the last block: 20 tokens of 128 numbers for each of two prompts. Outputs are not measured."""
+    for settings, more in ((HELD["output"], 0), (HELD["features"], 2 * 20 * 128 * 4)):
+        cached = lab.cached(**settings)
+        lab.sample(cached.model, sampler=sampler)
+        report = cached.report
+        assert report.cache_bytes - report.reserved_bytes == (more if sampler == "heun" else 0)
+        assert report.cache_bytes == report.estimate_bytes
+
+
+@pytest.mark.comfyui
+@pytest.mark.family("wan21_t2v")
+@pytest.mark.parametrize("settings", HELD.values(), ids=HELD)
+def test_every_context_window_is_counted(lab, settings):
+    """9 frames in windows of 4 that overlap by 1: three windows of two prompts."""
+    windows = {"context_length": 13, "context_overlap": 4, "context_schedule": "standard_static", "context_stride": 1,
+               "closed_loop": False, "fuse_method": "pyramid", "freenoise": False}
+    model = lab.host.node("nodes_context_windows", "WanContextWindowsManualNode", model=lab.plain, **windows)
+    cached = lab.cached(model, **settings)
+    lab.sample(cached.model, noise=lab.noise(frames=9), prompts=lab.prompts())
+    report = cached.report
+    assert report.cache_bytes == report.estimate_bytes == report.reserved_bytes > 0
+
+
+@pytest.mark.comfyui
+@pytest.mark.family("wan21_t2v")
+def test_an_area_is_known_from_the_first_evaluation_on(lab):
+    """It is smaller than the latent, and the negative prompt gets a copy of it: nobody knows before."""
+    text = torch.randn(1, 7, lab.recipe.text, generator=torch.Generator().manual_seed(1))
+    positive, negative = lab.prompts()
+    area = lab.host.prompt(lab.family, text, 5, 4, area=(2, 2, 0, 0))
+    cached = lab.cached(**HELD["features"])
+    lab.sample(cached.model, prompts=(positive + area, negative))
+    report = cached.report
+    assert report.cache_bytes == report.estimate_bytes != report.reserved_bytes
+
+
+class Asked:
+    """Notes what ComfyUI asks of its memory management when a run is prepared."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.calls: list[tuple[float, float]] = []
+        management = sys.modules["comfy.model_management"]
+        load = management.load_models_gpu
+
+        def note(models, memory_required=0, *args, minimum_memory_required=None, **kwargs):
+            self.calls.append((memory_required, minimum_memory_required))
+            return load(models, memory_required, *args, minimum_memory_required=minimum_memory_required, **kwargs)
+
+        monkeypatch.setattr(management, "load_models_gpu", note)
+
+
+@pytest.mark.comfyui
+@pytest.mark.parametrize("settings", HELD.values(), ids=HELD)
+def test_comfyui_makes_room_for_the_cache(lab, settings, monkeypatch):
+    """Its minimum, which decides how many weights stay on the device, grows by the bytes held; nothing else changes."""
+    asked = Asked(monkeypatch)
+    plain = lab.sample(lab.plain)
+    off = lab.cached(**{**settings, "threshold": 0.0, "preset": "custom", "tolerance": 0.0})
+    assert difference(lab.sample(off.model), plain) == 0.0
+    (required, minimum), (with_cache, minimum_with_cache) = asked.calls
+    assert minimum_with_cache - minimum == pytest.approx(off.report.cache_bytes, rel=1e-6)
+    assert with_cache - required >= 0.999999 * off.report.cache_bytes > 0
+
+
+GPU_WITHOUT_ROOM = Room(spare=0, host=64 * GIB)
+CASES = [
+    # settings, cache point, device, the first words of why
+    (HELD["output"], OUTPUT, GPU, ""),
+    (HELD["features"], OUTPUT, GPU, "features would take"),
+    (HELD["paper"], FEATURES, CPU, "features would take"),
+    (HELD["per block"], FEATURES, CPU, "residuals of all blocks would take"),
+    ({**HELD["features"], "cache_device": "gpu"}, FEATURES, GPU, ""),
+    ({**HELD["features"], "cache_device": "cpu"}, FEATURES, CPU, ""),
+]
+
+
+@pytest.mark.family("wan21_t2v", "hunyuan")
+@pytest.mark.parametrize(("settings", "point", "device", "why"), CASES)
+def test_a_run_caches_where_there_is_room(lab, settings, point, device, why, monkeypatch):
+    """As on a GPU without a byte to spare. Outputs of 40 KiB count as small enough to take no notice of that."""
+    monkeypatch.setattr(memory, "room_beside", lambda *args: GPU_WITHOUT_ROOM)
+    monkeypatch.setattr("bwcache_pack.bwcache_core.placement.SMALL", 48 * 1024 if point == OUTPUT else 0)
+    cached = lab.cached(**settings)
+    lab.sample(cached.model)
+    report = cached.report
+    assert (report.cache_point, report.cache_device) == (point, device)
+    assert report.placement.startswith(why)
+    assert bool(report.placement) == bool(why)
+    assert report.cache_bytes == report.estimate_bytes
+    assert (report.reserved_bytes < report.cache_bytes) == (device == CPU)  # samples stay on the device
+
+
+@pytest.mark.parametrize("mode", ["paper", "per block", "adaptive"])
+@pytest.mark.family("wan21_t2v", "hunyuan")
+def test_host_memory_gives_the_same_bits(lab, mode, monkeypatch):
+    """Also where the model's device has memory of its own; here both are the processor's."""
+    monkeypatch.setattr(memory, "room_beside", lambda *args: Room())
+    settings = {**FORCED, "mode": mode, "cache_point": "features", "preset": "custom", "tolerance": 1.0}
+    on_device = lab.cached(**settings, cache_device="gpu")
+    on_host = lab.cached(**settings, cache_device="cpu")
+    assert difference(lab.sample(on_device.model), lab.sample(on_host.model)) == 0.0
+    assert on_device.actions == on_host.actions
+    assert "compute" in on_host.actions[:3]
+    assert on_host.report.blocks_reused > 0
+    assert (on_device.report.cache_device, on_host.report.cache_device) == (GPU, CPU)
+
+
+@pytest.mark.family("wan21_t2v", "hunyuan")
+@pytest.mark.parametrize("known", [True, False], ids=["before the run", "after the first evaluation"])
+def test_over_budget_a_run_is_not_cached(lab, known, monkeypatch):
+    """Residuals of 4 blocks of 720 tokens: 1.4 MiB a prompt. The result is the plain one, with one warning."""
+    if not known:
+        monkeypatch.setattr(memory, "with_blocks", lambda shape, *args: shape)
+    request = {"noise": lab.noise(frames=5, size=24)}
+    cached = lab.cached(mode="per block", threshold=1.0, max_cache_mb=1)
+    assert difference(lab.sample(cached.model, **request), lab.sample(lab.plain, **request)) == 0.0
+    report = cached.report
+    assert report.blocks_reused == 0
+    assert [warning for warning in report.warnings if "over max_cache_mb 1" in warning] == report.warnings
+    assert (max(step.cache_bytes for step in report.steps[known:]) > MIB) == (not known)
+    assert [step.cache_bytes for step in report.steps[1:]] == [0] * (len(report.steps) - 1)
+
+
+@pytest.mark.comfyui
+@pytest.mark.family("wan21_t2v")
+def test_a_comfyui_that_cannot_be_asked_is_no_obstacle(lab, monkeypatch, caplog):
+    """Another version, another guider: the run is cached as set, with one word of warning."""
+    def changed(*args):
+        raise AttributeError("module 'comfy.model_management' has no attribute 'get_free_memory'")
+
+    monkeypatch.setattr(memory, "room_beside", changed)
+    cached = lab.cached(**HELD["features"])
+    assert torch.isfinite(lab.sample(cached.model)).all()
+    assert (cached.report.cache_point, cached.report.cache_device) == (FEATURES, GPU)
+    assert len([r for r in caplog.records if "cannot tell how much memory is free" in r.message]) == 1
+
+
+@pytest.mark.comfyui
+@pytest.mark.family("wan21_t2v")
+def test_without_the_hook_that_prepares_sampling_runs_are_cached_all_the_same(lab):
+    cached = lab.cached(**FORCED)
+    cached.model.remove_wrappers_with_key("prepare_sampling", "bwcache")
+    lab.sample(cached.model)
+    assert cached.report.evaluations_reused == 2
+
+
+@pytest.mark.comfyui
+@pytest.mark.family("wan21_t2v")
+def test_room_on_a_device_is_what_weights_and_inference_leave(lab):
+    """Asked of the processor, which answers as a GPU does. Weights that are loaded already have their room."""
+    management = sys.modules["comfy.model_management"]
+    patcher, shape = lab.plain, [1, 16, 5, 4, 4]
+    lab.sample(patcher)
+    answers = SimpleNamespace(
+        get_free_memory=lambda device: 100 * GIB,
+        current_loaded_models=management.current_loaded_models,
+        extra_reserved_memory=management.extra_reserved_memory,
+        minimum_inference_memory=management.minimum_inference_memory,
+    )
+    loaded = sum(m.model_loaded_memory() for m in management.current_loaded_models if not memory.is_dynamic(m.model))
+    if hasattr(patcher, "get_free_memory"):
+        patcher.get_free_memory = answers.get_free_memory
+    spare = memory.spare_on(torch.device("cpu"), answers, patcher, shape)
+    assert spare == int(100 * GIB + loaded - patcher.model_size() - management.minimum_inference_memory())
+    assert memory.room_beside(lab.plain, shape).devices == (CPU,)
+    assert memory.room_beside(lab.plain, shape).host > 0
