@@ -12,7 +12,7 @@ import torch.distributed
 from bwcache_pack.bwcache_core.config import BWCacheConfig
 from bwcache_pack.nodes import ray_worker
 from bwcache_pack.nodes.attach import attach
-from bwcache_pack.nodes.families import FAMILIES, BlockLayout
+from bwcache_pack.nodes.families import FAMILIES, BlockLayout, block_layout
 from bwcache_pack.nodes.ray_worker import RunStats, attach_here, decision_group, of_the_output, why_no_hooks
 from bwcache_pack.tinywan import host
 from bwcache_pack.tinywan.model import TinyWan, TinyWanConfig
@@ -43,6 +43,13 @@ def test_why_blocks_cannot_be_hooked(model, parallel, reason):
 
 def test_every_class_that_raylight_splits_with_hooks_is_a_family():
     assert set(FAMILIES) >= ray_worker.SHARED_WITH_HOOKS
+
+
+def test_sharded_weights_do_not_hide_the_class():
+    """torch's fully_shard puts a model whose weights are spread over the workers into a class of another name."""
+    model = TinyWan(TinyWanConfig(num_layers=2))
+    model.__class__ = type("FSDPTinyWan", (TinyWan,), {})
+    assert block_layout(model).model == "TinyWan"
 
 
 @pytest.mark.parametrize(

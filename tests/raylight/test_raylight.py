@@ -49,7 +49,9 @@ def actors(standin, tmp_path_factory) -> dict:
     """RAY_ACTORS: what Raylight's nodes hand on."""
     paths = os.pathsep.join(PATHS)
     environment = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": environment})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")  # a test tells nobody
+        ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": environment})
     parallel = {**PARALLEL, "init_method": f"file://{tmp_path_factory.mktemp('group') / 'store'}"}
     worker = ray.remote(standin.RayWorker)
     yield {"workers": [worker.remote(rank, 0, parallel) for rank in range(WORKERS)]}
