@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -25,6 +26,7 @@ from .stream import Stream, StreamKey
 FEW_STEPS = 8
 LEAST = 0.01  # noise, or signal, that counts: less does not matter, and its log is infinite at the ends of a schedule
 LIGHTER = "Raise max_cache_mb, or choose adaptive with cache_point auto, which holds least."
+SAME_PLACE = 0.25  # steps: forecasts divide by the distance between places, so nearer ones count as one
 
 
 def step_of(sigma: float, sigmas: Sequence[float]) -> int:
@@ -101,7 +103,7 @@ class Session:
             self._drop_tensors()
         sigma = self._settle(timestep)
         evaluation = len(self.report.steps)
-        self.position = position_of(evaluation, sigma, self.sigmas)
+        self.position = self._place(evaluation, sigma)
         stopped = Decision(reason=self.report.stopped)
         self.decision = stopped if stopped.reason else self.policy.decide(self.position, self.measured)
         self._occurrences.clear()
@@ -197,7 +199,7 @@ class Session:
         if current is None:
             return sigma
         current.seconds = time.perf_counter() - self._began
-        measured = combine(position_of(current.evaluation, current.sigma, self.sigmas), streams)
+        measured = combine(self._place(current.evaluation, current.sigma), streams)
         current.change, current.block_changes, current.error = measured.change, measured.changes, measured.error
         current.forecast_errors = list(measured.forecast_errors)
         current.conditions = {s.label: s.change for s in streams if s.change is not None}
@@ -209,6 +211,15 @@ class Session:
         if self.on_step:
             self.on_step(current)
         return sigma
+
+    def _place(self, evaluation: int, sigma: float) -> Position:
+        """Where an evaluation stands: samplers come back to a sigma nearly, and then it is the place as before."""
+        position = position_of(evaluation, sigma, self.sigmas)
+        places = [m.position for m in self.measured]
+        nearest = min(places, key=lambda place: abs(place.coordinate - position.coordinate), default=position)
+        if abs(nearest.coordinate - position.coordinate) >= SAME_PLACE:
+            return position
+        return replace(position, coordinate=nearest.coordinate, level=nearest.level)
 
     def _corrects(self) -> bool:
         """The corrector knows how one output moves the latent only where every step has one evaluation."""

@@ -97,3 +97,15 @@ def test_broken_features_leave_no_trace_in_later_forecasts(point, order):
     assert [o.unique().tolist() for i, [o] in enumerate(outputs) if i != 1] == [
         [128.0 + 2.0 * i] for i in range(12) if i != 1
     ]
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_evaluations_that_lie_almost_at_one_place_are_one_node(point):
+    """exp_heun_2_x0 comes back to a sigma but for its last digits: a line through both would leave any scale."""
+    settings = {**TINY, "tolerance": 1.0, "start_step": 2, "end_step": 11}
+    run = Run(ToyModel([lambda x: 2.0 * x]), falling(12), cache_point=point, **settings)
+    sigmas = [12.0, 11.0, 11.0 - 1e-5, 10.0, 10.0 - 1e-5, 9.0]
+    values = [64.0, 65.0, 66.0, 67.0, 68.0, 69.0]
+    outputs = run.evaluate_all(sigmas, lambda i: [condition(COND, values[i])])
+    assert run.actions.startswith("CCCR")
+    assert [o.unique().tolist() for [o] in outputs[3:5]] == [[132.0]] * 2  # the newest: only place 0 was forecast from
