@@ -90,6 +90,13 @@ class RunReport:
         return self.blocks_total - sum(step.blocks_run for step in self.steps)
 
     @property
+    def bypassed(self) -> str:
+        """Why no model call came by the cache, if none did: then nothing was measured, and nothing changed."""
+        if not self.evaluations or self.blocks_total:
+            return ""
+        return "the sampler calls the model past the cache, as autoregressive sampling does: this run is a plain one"
+
+    @property
     def block_ratio(self) -> float:
         """Block executions of the plain model over those of this run: the speed-up if blocks were all the cost."""
         run = self.blocks_total - self.blocks_reused
@@ -141,6 +148,8 @@ class RunReport:
         return "\n".join(lines + self.warnings + self.errors)
 
     def _why_nothing_was_reused(self) -> str:
+        if self.bypassed:
+            return f"Nothing was reused: {self.bypassed}."
         setting, measure = ("tolerance", "forecast error") if self.mode == ADAPTIVE else ("threshold", "change")
         if self.threshold == 0:
             return f"Nothing was reused: {setting} is 0. Raise it to reuse."

@@ -56,6 +56,8 @@ def outcome(run: RunReport) -> str:
 
 def nothing_reused(run: RunReport) -> str:
     """Why nothing was reused, and what to change."""
+    if run.bypassed:
+        return f"Nothing was reused because {run.bypassed}. Leave BWCache Apply out here."
     name = limit_name(run)
     if run.threshold == 0 and not any(step.limit for step in run.steps):
         return f"Nothing was reused because {name} is 0, which only measures. {more_reuse(run)}"

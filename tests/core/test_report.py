@@ -121,6 +121,11 @@ def test_why_nothing_was_reused_else_names_reasons():
     assert text == "Nothing was reused: before start_step 9, first evaluation."
 
 
+def test_a_run_whose_model_calls_came_by_no_block_says_so():
+    assert "past the cache" in why(step(0, blocks_run=0, blocks_total=0), step(1, blocks_run=0, blocks_total=0))
+    assert "past the cache" not in why(step(0), step(1))
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [([0.3], 0.31), ([0.2, 0.3, 0.9], 0.31), ([0.1512], 0.16), ([0.1559], 0.16), ([0.0501], 0.051), ([0.099], 0.1)],

@@ -95,3 +95,10 @@ def test_a_run_that_stopped_says_so():
 def test_an_empty_run_and_warnings():
     assert "nothing to report" in verdict(report(warnings=["Two caches."]))
     assert verdict(report(warnings=["Two caches."])).endswith("Two caches.")
+
+
+def test_a_run_that_bypassed_the_cache_is_not_blamed_on_a_setting():
+    text = verdict(report(*computed(6, blocks_run=0, blocks_total=0)))
+    assert "past the cache" in text
+    assert "Leave BWCache Apply out" in text
+    assert "threshold" not in text
