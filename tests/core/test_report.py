@@ -173,3 +173,30 @@ def test_stats_keep_the_last_8_runs():
 
 def test_no_runs_are_an_empty_list():
     assert json.loads(RunStats().to_json()) == []
+
+
+HELD = [
+    ({}, "5 MiB held"),
+    ({"cache_point": "output", "cache_device": "gpu", "estimate_bytes": 5 * MIB}, "5 MiB held (output on the GPU)"),
+    (
+        {"cache_point": "features", "cache_device": "cpu", "estimate_bytes": 9 * MIB},
+        "5 MiB held (features in host memory), 9 MiB estimated",
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "expected"), HELD)
+def test_what_is_held_names_what_and_where_and_an_estimate_that_was_wrong(fields, expected):
+    assert report(step(0, cache_bytes=5 * MIB), **fields).held == expected
+
+
+def test_the_summary_says_why_the_cache_made_way_and_what_stopped_it():
+    assert "\nMemory: no room." in report(step(0), placement="no room").summary()
+    stopped = report(step(0), stopped="no room", warnings=["This run is not cached: no room."])
+    assert stopped.summary().count("no room") == 1
+    assert "Nothing was reused" not in stopped.summary()
+
+
+def test_memory_figures_are_in_the_json():
+    plain = report(step(0), cache_point="output", reserved_bytes=7, estimate_bytes=8).to_dict()
+    assert (plain["cache_point"], plain["reserved_bytes"], plain["estimate_bytes"]) == ("output", 7, 8)

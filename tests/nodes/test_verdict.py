@@ -102,3 +102,17 @@ def test_a_run_that_bypassed_the_cache_is_not_blamed_on_a_setting():
     assert "past the cache" in text
     assert "Leave BWCache Apply out" in text
     assert "threshold" not in text
+
+
+def test_a_cache_that_had_to_make_way_says_why():
+    why = "features would take 1.3 GiB on a GPU with 900 MiB to spare: the output is cached instead"
+    assert verdict(report(*reused(5, 5), placement=why)).endswith(f"Memory: {why}.")
+    assert "Memory" not in verdict(report(*reused(5, 5)))
+
+
+def test_a_run_without_room_is_not_told_to_check_its_steps():
+    """The warning says why and what to change; advice on thresholds would be beside the point."""
+    warning = "This run is not cached: it would hold 3 GiB, over max_cache_mb 2. Raise max_cache_mb."
+    text = verdict(report(*computed(9, change=0.9), stopped="it would hold 3 GiB", warnings=[warning]))
+    assert text.endswith(warning)
+    assert "Nothing was reused" not in text
