@@ -27,6 +27,10 @@ FEW_STEPS = 8
 LEAST = 0.01  # noise, or signal, that counts: less does not matter, and its log is infinite at the ends of a schedule
 LIGHTER = "Raise max_cache_mb, or choose adaptive with cache_point auto, which holds least."
 SAME_PLACE = 0.25  # steps: forecasts divide by the distance between places, so nearer ones count as one
+UNSEEN = (
+    "Nothing was cached: the model ran past the hooks of the cache. Another pack may run it in its own way, or this "
+    "ComfyUI is newer than BWCache knows: try an update of BWCache."
+)
 
 
 def step_of(sigma: float, sigmas: Sequence[float]) -> int:
@@ -96,14 +100,19 @@ class Session:
         self._unread: list[DeviceSums] = []
         self._current: StepReport | None = None
         self._began = 0.0
+        self._seen = False  # whether any model call showed what to cache
 
     def begin_evaluation(self, timestep: torch.Tensor) -> None:
         """Read sigma and the last evaluation's sums (the one host sync), then decide for all conditions alike."""
         if self.position is not None:  # the last evaluation raised: only some of its conditions are up to date
             self._drop_tensors()
+        if timestep.ndim > 1:
+            raise ValueError(f"the timestep is {tuple(timestep.shape)}, expected one number for each row")
         sigma = self._settle(timestep)
         evaluation = len(self.report.steps)
         self.position = self._place(evaluation, sigma)
+        if not math.isfinite(self.position.coordinate):
+            raise ValueError(f"sigma is {sigma}, and the schedule goes from {self.sigmas[0]} to {self.sigmas[-1]}")
         stopped = Decision(reason=self.report.stopped)
         self.decision = stopped if stopped.reason else self.policy.decide(self.position, self.measured)
         self._occurrences.clear()
@@ -122,13 +131,30 @@ class Session:
     def finish_pass(self, model_pass: ModelPass) -> None:
         """Commit a model call that went through. A call that raised is never finished, so it leaves nothing usable."""
         with self._lock:
-            self._unread += model_pass.finish()
-            reused = model_pass.reused or frozenset()
-            current = self._current
-            first = current.blocks_total == 0
-            current.reused_blocks = sorted(reused if first else reused & set(current.reused_blocks))
-            current.blocks_total += self.settings.block_count
-            current.blocks_run += self.settings.block_count - len(reused)
+            sums = model_pass.finish()
+            self._unread += sums
+            self._seen = self._seen or bool(sums)
+            self._count(model_pass.reused or frozenset())
+
+    def count_plain_pass(self) -> None:
+        """Account for a model call that ran without the cache, after it gave up."""
+        with self._lock:
+            self._count(frozenset())
+
+    def give_up(self, error: Exception) -> None:
+        """The cache itself failed: drop every tensor. What is left of the run computes, and the report says why."""
+        with self._lock:
+            self._drop_tensors()
+            if self.stopped:
+                return
+            evaluation = len(self.report.steps) + 1
+            self.report.stopped = f"the cache gave up in evaluation {evaluation}"
+            self.report.warnings.append(
+                f"The cache gave up in evaluation {evaluation}, and the rest of the run was computed without it: "
+                f"{described(error)}."
+            )
+            if self._current:
+                self._current.reason = self.report.stopped
 
     def end_evaluation(self) -> None:
         """Forget the conditions that did not take part, and account for what is held."""
@@ -139,7 +165,7 @@ class Session:
         current.cache_bytes = sum(stream.nbytes for stream in self.streams.values())
         self._account(sum(stream.expected_bytes for stream in self.streams.values()))
         skipped = current.blocks_total - current.blocks_run
-        if not skipped and self.decision.reuse:
+        if not skipped and self.decision.reuse and not self.stopped:
             current.reason = "a condition holds no features that fit"
         if skipped:
             current.action = "partial" if current.blocks_run else "reuse"
@@ -153,8 +179,9 @@ class Session:
                 self._settle(None)
         finally:  # reading waits for the group, which may be broken
             self._drop_tensors()
-            self.settings.token_index.clear()
             self.position = None
+        if finished and not self._seen and not self.stopped and len(self.sigmas) > 1:
+            self.report.warnings.append(UNSEEN)
         self.report.warnings += target_warnings(self.config, self.report)
         return self.report
 
@@ -185,11 +212,19 @@ class Session:
         if self.group is None and 0 < self.config.budget < expected:  # processes of a group may not go apart
             self._stop(f"it would hold {readable(expected)}, over max_cache_mb {self.config.max_cache_mb}")
 
+    def _count(self, reused: frozenset[int]) -> None:
+        current = self._current
+        first = current.blocks_total == 0
+        current.reused_blocks = sorted(reused if first else reused & set(current.reused_blocks))
+        current.blocks_total += self.settings.block_count
+        current.blocks_run += self.settings.block_count - len(reused)
+
     def _drop_tensors(self) -> None:
         for stream in self.streams.values():  # a traceback may hold the call that broke off, and its streams
             stream.forget()
         self.streams.clear()
         self._unread.clear()
+        self.settings.token_index.clear()
 
     def _settle(self, timestep: torch.Tensor | None) -> float | None:
         """Close the books of the evaluation before this one."""
@@ -268,3 +303,9 @@ def target_warnings(config: BWCacheConfig, report: RunReport) -> list[str]:
         f"The target speed-up {config.target_speedup:g} was not met: {reached:.2f} was reached in {report.evaluations} "
         f"evaluations. Computed because of: {most}. More steps, or a higher max_reuse, leave more room."
     ]
+
+
+def described(error: Exception) -> str:
+    """An error as a short line: those of allocators run over many."""
+    text = str(error).strip().split("\n")[0][:200].rstrip(".")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.distributed
@@ -17,9 +18,10 @@ import torch.distributed
 from ..bwcache_core.config import BWCacheConfig
 from ..bwcache_core.model_pass import ModelPass, leave_to_python
 from ..bwcache_core.report import RunReport, RunStats, StepReport
-from ..bwcache_core.session import Session
+from ..bwcache_core.session import Session, described
 from ..bwcache_core.stream import StreamKey
 from .families import BlockLayout, block_layout, require_hooks
+from .guard import FAILED, Guard
 from .memory import enlarged, plan
 
 KEY = "bwcache"
@@ -76,17 +78,17 @@ def _outer_sample(
 ) -> Callable:
     def run_with_session(executor, *args, **kwargs):
         guider = executor.class_obj
-        sigmas = kwargs["sigmas"] if "sigmas" in kwargs else args[3]
-        sampler = kwargs["sampler"] if "sampler" in kwargs else args[2]
-        noise = kwargs["noise"] if "noise" in kwargs else args[0]
-        corrects = sampler_name(sampler) in CORRECTABLE_SAMPLERS
-        placement = plan(config, layout, guider, noise, alone=group is None)
-        session = Session(
-            placement.settle(config), layout.block_count, sigmas.tolist(), layout.model, corrects=corrects, group=group
-        )
-        session.place(placement)
-        session.report.warnings += rival_warnings(guider.model_options)
-        listener = watch(session.report) if watch else ignore
+        try:
+            session = open_session(config, layout, guider, group, *args, **kwargs)
+            listener = watch(session.report) if watch else ignore
+        except Exception as error:  # ComfyUI calls this otherwise than we know
+            session, report = None, uncached_report(config, layout, error)
+            logger.warning("BWCache: %s", *report.warnings)
+            stats.runs.append(report)
+        if session is None:
+            result = executor(*args, **kwargs)
+            report.finished = True
+            return result
         session.on_step = _observer(config, listener)
         plain_options = guider.model_options
         guider.model_options = with_session(plain_options, session)
@@ -97,10 +99,11 @@ def _outer_sample(
             return result
         finally:  # a cancel is a BaseException
             guider.model_options = plain_options
-            report = session.close(finished)
-            stats.runs.append(report)
-            log_report(report)
-            listener(True)
+            stats.runs.append(session.report)
+            guard = Guard(session)
+            guard.run(session.close, finished)
+            guard.run(log_report, session.report)
+            guard.run(listener, True)
 
     return run_with_session
 
@@ -112,18 +115,27 @@ def _prepare_sampling(executor, *args, **kwargs):
     if not extra or len(args) < 2:
         return executor(*args, **kwargs)
     model, noise_shape, *rest = args
-    return executor(model, enlarged(noise_shape, extra, model), *rest, **kwargs)
+    larger = Guard(session).run(enlarged, noise_shape, extra, model)
+    return executor(model, noise_shape if larger is FAILED else larger, *rest, **kwargs)
 
 
 def _predict_noise(executor, *args, **kwargs):
     """One evaluation: all conditions, windows and extra guidance passes inside it share one decision."""
-    session = find_session(executor.class_obj.model_options)
+    session = find_session(getattr(executor.class_obj, "model_options", {}))
     if session is None:
         return executor(*args, **kwargs)
-    session.begin_evaluation(kwargs["timestep"] if "timestep" in kwargs else args[1])
+    guard = Guard(session)
+    begun = guard.run(_begin_evaluation, session, *args, **kwargs)
+    if begun is FAILED:  # perhaps over what was measured, and that is dropped: the report should be complete
+        begun = guard.run(_begin_evaluation, session, *args, **kwargs)
     result = executor(*args, **kwargs)
-    session.end_evaluation()
+    if begun is not FAILED:
+        guard.run(session.end_evaluation)
     return result
+
+
+def _begin_evaluation(session: Session, /, x: torch.Tensor, timestep: torch.Tensor, *rest, **more) -> None:
+    session.begin_evaluation(timestep)
 
 
 def _model_pass(layout: BlockLayout) -> Callable:
@@ -131,27 +143,40 @@ def _model_pass(layout: BlockLayout) -> Callable:
     def run_pass(executor, *args, **kwargs):
         options = kwargs.get("transformer_options") or next((a for a in reversed(args) if isinstance(a, dict)), {})
         session = options.get(KEY)
-        if session is None or session.position is None or session.stopped or "uuids" not in options:
+        if session is None or session.position is None or "uuids" not in options:
             return executor(*args, **kwargs)
-        inputs = shapes_of([*args, *kwargs.values()]) if session.group is not None else ()
-        model_pass = session.begin_pass(stream_keys(options, args[0], executor.class_obj, inputs))
-
-        def compute():
-            return executor(*args, **kwargs)
-
-        if model_pass.needs_hooks:
-            hooked = with_block_hooks(options, layout, model_pass)
-            args = [hooked if a is options else a for a in args]
-            kwargs = {name: hooked if value is options else value for name, value in kwargs.items()}
-            compute = torch.compiler.disable(compute)  # hooks are new at every pass: a graph through them never fits
-        if layout.family.wrapped:
-            result = model_pass.run_model(compute)
-        else:
-            result = run_denoiser(model_pass, compute, *args[:2])
-        session.finish_pass(model_pass)
+        if not session.stopped:
+            guard = Guard(session)
+            result = guard.run(_cached_pass, session, layout, guard, options, executor, *args, **kwargs)
+            if result is not FAILED:
+                return result
+        result = executor(*args, **kwargs)
+        session.count_plain_pass()
         return result
 
     return run_pass
+
+
+@leave_to_python
+def _cached_pass(session: Session, layout: BlockLayout, guard: Guard, options: dict, executor, /, *args, **kwargs):
+    """Output of one model call, with what `executor` runs marked as the model's own."""
+    model_input = kwargs["x"] if "x" in kwargs else args[0]
+    inputs = shapes_of([*args, *kwargs.values()]) if session.group is not None else ()
+    model_pass = session.begin_pass(stream_keys(options, model_input, executor.class_obj, inputs))
+    compute = partial(executor, *args, **kwargs)
+    if model_pass.needs_hooks:
+        hooked = with_block_hooks(options, layout, model_pass, guard)
+        args = [hooked if a is options else a for a in args]
+        kwargs = {name: hooked if value is options else value for name, value in kwargs.items()}
+        # Hooks are new at every pass: a graph through them never fits.
+        compute = torch.compiler.disable(partial(executor, *args, **kwargs))
+    compute = partial(guard.crossing, True, compute)
+    if layout.family.wrapped:
+        result = model_pass.run_model(compute)
+    else:
+        result = run_denoiser(model_pass, compute, *args[:2])
+    session.finish_pass(model_pass)
+    return result
 
 
 @leave_to_python
@@ -173,6 +198,27 @@ def run_denoiser(
 
     output = model_pass.run_model(compute)
     return denoised if output is slope else latent - sigma * output
+
+
+def open_session(
+    config: BWCacheConfig, layout: BlockLayout, guider, group: torch.distributed.ProcessGroup | None,
+    /, noise, latent_image, sampler, sigmas, *rest, **more,
+) -> Session:
+    """The session of a run, from the arguments of OUTER_SAMPLE."""
+    schedule, corrects = sigmas.tolist(), sampler_name(sampler) in CORRECTABLE_SAMPLERS
+    placement = plan(config, layout, guider, noise, alone=group is None)
+    config = placement.settle(config)
+    session = Session(config, layout.block_count, schedule, layout.model, corrects=corrects, group=group)
+    session.place(placement)
+    session.report.warnings += rival_warnings(guider.model_options)
+    return session
+
+
+def uncached_report(config: BWCacheConfig, layout: BlockLayout, error: Exception) -> RunReport:
+    """Of a run in which there is nothing to see but why it was not cached."""
+    report = RunReport(config.mode, config.limit, 0, 0, layout.block_count, [], layout.model)
+    report.warnings.append(f"This run was not cached: {described(error)}.")
+    return report
 
 
 def find_session(model_options: dict) -> Session | None:
@@ -198,6 +244,8 @@ def stream_keys(options: dict, model_input: torch.Tensor, model: object, inputs:
     so neither the uuid nor the place in the batch is enough. inputs: shapes of everything that enters the call.
     """
     conditions, uuids = options["cond_or_uncond"], options["uuids"]
+    if model_input.ndim < 3 or model_input.shape[0] % len(uuids):
+        raise ValueError(f"the model input is {tuple(model_input.shape)}, expected rows of {len(uuids)} conditions")
     window = options.get("context_window")
     frames = tuple(window.index_list) if window is not None else None
     shape = (model_input.shape[0] // len(uuids), *model_input.shape[1:])
@@ -217,23 +265,25 @@ def shapes_of(values: Sequence) -> tuple:
     return tuple(shapes)
 
 
-def with_block_hooks(options: dict, layout: BlockLayout, model_pass: ModelPass) -> dict:
+def with_block_hooks(options: dict, layout: BlockLayout, model_pass: ModelPass, guard: Guard) -> dict:
     """Copy of transformer_options whose block hooks run `model_pass` around the hooks that are there."""
     replace = options.get("patches_replace", {})
     hooks = dict(replace.get("dit", {}))
     for block, key in enumerate(layout.keys):
-        hooks[key] = _block_hook(model_pass, block, hooks.get(key))
+        hooks[key] = _block_hook(model_pass, block, hooks.get(key), guard)
     return {**options, "patches_replace": {**replace, "dit": hooks}}
 
 
-def _block_hook(model_pass: ModelPass, block: int, inner: Callable | None) -> Callable:
+def _block_hook(model_pass: ModelPass, block: int, inner: Callable | None, guard: Guard) -> Callable:
     def hook(args: dict, extra: dict) -> dict:
+        original = extra["original_block"]
+
         def compute(block_args: dict) -> dict:
-            return inner(block_args, extra) if inner else extra["original_block"](block_args)
+            return inner(block_args, extra) if inner else original(block_args)
 
-        return model_pass.run_block(block, args, compute)
+        return model_pass.run_block(block, args, partial(guard.crossing, True, compute))
 
-    return hook
+    return partial(guard.crossing, False, hook)
 
 
 def rival_warnings(model_options: dict) -> list[str]:

@@ -1,0 +1,47 @@
+"""What happens when the cache's own code fails: it gives up for the rest of the run, and the model runs as if alone.
+
+Only errors of the cache are caught. Those of the model and of other packs' hooks pass untouched, and so does a cancel:
+whoever raised them counts on it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from ..bwcache_core.model_pass import leave_to_python
+from ..bwcache_core.session import Session
+
+FAILED = object()
+CANCEL = "InterruptProcessingException"  # ComfyUI's; an Exception before 0.20
+
+logger = logging.getLogger(__name__)
+
+
+class Guard:
+    """Guards one call of a wrapper. in_model: the code that runs now is the model's, so its errors are not ours."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.in_model = False
+
+    @leave_to_python
+    def run(self, function: Callable, /, *args, **kwargs):
+        """Result of `function`, which is the cache's; FAILED where that raised, and the session has given up."""
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            if self.in_model or type(error).__name__ == CANCEL or self.session.group is not None:
+                raise  # of a group no process can go on alone: the others wait for what it would leave out
+            if not self.session.stopped:
+                logger.info("BWCache failed, sampling goes on without it", exc_info=True)
+            self.session.give_up(error)
+        return FAILED  # outside of the handler: an error in hand would keep the tensors of its frames
+
+    @leave_to_python
+    def crossing(self, into_model: bool, function: Callable, /, *args, **kwargs):
+        """Result of `function`, called over the border between the cache and the model, one way or the other."""
+        self.in_model = into_model
+        result = function(*args, **kwargs)
+        self.in_model = not into_model  # not in a finally: after an error it still says where that came from
+        return result
