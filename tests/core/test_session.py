@@ -13,7 +13,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from bwcache_pack.bwcache_core import model_pass
-from bwcache_pack.bwcache_core.session import step_of
+from bwcache_pack.bwcache_core.config import BWCacheConfig
+from bwcache_pack.bwcache_core.session import Session, step_of
 from bwcache_pack.bwcache_core.similarity import token_sample
 from bwcache_pack.tests.core.toys import COND, UNCOND, Run, ToyHunyuan, ToyModel, condition, falling
 
@@ -35,6 +36,14 @@ def slowly(seed: int, i: int, rows: int = 1) -> torch.Tensor:
 
 
 # Exactness
+
+
+@pytest.mark.parametrize("mode", ["paper", "per block"])
+def test_threshold_0_computes_what_did_not_change_at_all(mode):
+    run = Run(ToyModel(STACK), falling(10), mode=mode, threshold=0.0)
+    run.evaluate_all(falling(10)[:-1], lambda i: [condition(COND, 1.0)])
+    assert [step.change for step in run.session.close(True).steps[1:]] == [0.0] * 9
+    assert run.actions == "C" * 10
 
 
 @pytest.mark.parametrize("mode", ["paper", "per block"])
@@ -93,15 +102,21 @@ def test_the_callers_tensors_are_not_modified():
 
 
 def test_sampled_features_survive_blocks_that_write_in_place():
-    """All blocks return the same storage here: were samples references, every change would be 0."""
+    """From 1 to 1.5, block 0 goes from 2 to 3 and block 1, in the same storage, from 12 to 13."""
+    run = Run(ToyModel([lambda x: x.mul_(2.0), lambda x: x.add_(10.0)]), falling(4), threshold=0.0)
+    run.evaluate(4.0, [condition(COND, 1.0)])
+    run.evaluate(3.0, [condition(COND, 1.5)])
+    assert run.session.close(True).steps[1].block_changes == pytest.approx({0: 1 / 2, 1: 1 / 12}, rel=1e-6)
+
+
+def test_hunyuan_blocks_are_compared_with_the_tokens_they_hold():
+    """Image tokens: 2 x, then 4 x. Single blocks hold 2 text tokens of x + 10 + 1 + 1 besides 6 of 4 x: 3 and 9 times."""
     run = Run(ToyHunyuan(), falling(4), threshold=0.0)
     run.evaluate(4.0, [condition(COND, 1.0)])
     run.evaluate(3.0, [condition(COND, 1.5)])
-    report = run.session.close(True)
-    # Image tokens: 2 x, then 4 x. Single blocks hold 2 text tokens of x + 10 + 1 + 1 besides 6 of 4 x: 3 and 9 times.
     single = (6 * 4 * 0.5 + 2 * 0.5) / (6 * 4 * 1.0 + 2 * 13.0)
     expected = {0: 0.5, 1: 0.5, 2: single, 3: single}
-    assert report.steps[1].block_changes == pytest.approx(expected, rel=1e-6)
+    assert run.session.close(True).steps[1].block_changes == pytest.approx(expected, rel=1e-6)
 
 
 # Numbers
@@ -568,6 +583,17 @@ def test_two_runs_in_a_row_are_equal():
         reports.append({k: v for k, v in report.items() if k not in ("seconds", "speedup")})
     assert torch.equal(outputs[0], outputs[1])
     assert reports[0] == reports[1]
+
+
+@pytest.mark.parametrize(("sigmas", "corrected"), [([10.0, 9.0, 8.0], True), ([10.0, 9.0, 9.0, 8.0], False)])
+def test_nothing_is_corrected_once_a_step_had_two_evaluations(sigmas, corrected):
+    session = Session(BWCacheConfig(), 3, falling(10), corrects=True)
+    for sigma in sigmas:
+        session.begin_evaluation(torch.tensor([sigma]))
+        last = session.begin_pass([condition(COND, 1.0).key])
+        session.finish_pass(last)
+        session.end_evaluation()
+    assert last.corrects == corrected
 
 
 def test_every_evaluation_is_told_once_and_in_order():

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import pytest
 import torch
 
-from bwcache_pack.nodes.attach import shapes_of, stream_keys
+from bwcache_pack.bwcache_core.config import BWCacheConfig
+from bwcache_pack.nodes.attach import open_session, shapes_of, stream_keys
+from bwcache_pack.nodes.families import BlockLayout
 
 
 def test_shapes_are_those_of_one_row():
@@ -22,3 +27,40 @@ def test_keys_tell_inputs_apart():
     uncond, cond = stream_keys(options, latent, "model", ((7, 64),))
     assert (uncond.inputs, cond.inputs) == (((7, 64),), ((7, 64),))
     assert uncond != stream_keys(options, latent, "model")[0]
+
+
+def keys(**changed) -> set:
+    """Keys of a call for two conditions, with parts of it changed."""
+    parts = {"conditions": [1, 0], "uuids": ["a", "b"], "frames": [0, 1], "model": object, "dtype": torch.float32,
+             "shape": (2, 16, 3, 4, 4), "device": "cpu", **changed}
+    window = SimpleNamespace(index_list=parts["frames"])
+    options = {"cond_or_uncond": parts["conditions"], "uuids": parts["uuids"], "context_window": window}
+    latent = torch.zeros(parts["shape"], dtype=parts["dtype"], device=parts["device"])
+    return set(stream_keys(options, latent, parts["model"]))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"conditions": [3, 2]}, {"uuids": ["c", "d"]}, {"frames": [0, 2]}, {"model": int}, {"device": "meta"},
+     {"shape": (2, 16, 3, 4, 6)}, {"shape": (4, 16, 3, 4, 4)}, {"dtype": torch.float16}],
+    ids=lambda changed: " ".join(changed),
+)
+def test_every_part_of_an_identity_tells_conditions_apart(changed):
+    assert len(keys()) == 2
+    assert keys() == keys()
+    assert not keys() & keys(**changed)
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 16), (3, 16, 3, 4, 4)])
+def test_an_input_that_is_no_batch_of_latents_is_refused(shape):
+    with pytest.raises(ValueError, match="2 conditions"):
+        keys(shape=shape)
+
+
+@pytest.mark.parametrize(("name", "corrected"), [("euler", True), ("uni_pc", False), ("heun", False), ("", False)])
+def test_only_a_sampler_that_moves_by_its_output_is_corrected(name, corrected):
+    sampler = SimpleNamespace(sampler_function=SimpleNamespace(__name__=f"sample_{name}"))
+    layout = BlockLayout("model", (("double_block", 0),), None)
+    sigmas = torch.linspace(1.0, 0.0, 11)
+    session = open_session(BWCacheConfig(), layout, {}, None, "noise", "latent", sampler, sigmas)
+    assert session.corrects == corrected
