@@ -14,6 +14,7 @@ from .memory import readable
 
 KEPT_RUNS = 8
 PLACES = {GPU: "on the GPU", CPU: "in host memory"}
+SHOWN_ERRORS = 20
 
 
 @dataclass
@@ -145,7 +146,10 @@ class RunReport:
             lines.append(f"Memory: {self.placement}.")
         if self.evaluations and not self.blocks_reused and not self.stopped:
             lines.append(self._why_nothing_was_reused())
-        return "\n".join(lines + self.warnings + self.errors)
+        errors = self.errors
+        if len(errors) > SHOWN_ERRORS:
+            errors = [*errors[:SHOWN_ERRORS], f"and {len(errors) - SHOWN_ERRORS} more errors"]
+        return "\n".join(lines + self.warnings + errors)
 
     def _why_nothing_was_reused(self) -> str:
         if self.bypassed:

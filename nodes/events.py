@@ -16,6 +16,8 @@ from ..bwcache_core.report import RunReport, StepReport
 
 EVENT = "bwcache.step"
 DIGITS = 4  # of the numbers sent: enough for a chart
+MOST_ERRORS, MOST_HISTORY = 20, 1_000  # the newest ones: a run has up to 10,000 steps, and an event must stay small
+LONGEST_ID = 200
 BEFORE_THE_FIRST = StepReport(-1, -1, 0.0, "compute", "")
 
 logger = logging.getLogger(__name__)
@@ -63,13 +65,13 @@ class RunEvents:
             "speedup": rounded(report.speedup),
             "cache_bytes": report.cache_bytes,
             "warnings": list(report.warnings),
-            "errors": report.errors,
+            "errors": report.errors[-MOST_ERRORS:],
             "done": done,
         }
         if done:
             event["finished"] = report.finished
             event["summary"] = report.summary()
-            event["history"] = [evaluation(step, report.block_count) for step in report.steps]
+            event["history"] = [evaluation(step, report.block_count) for step in report.steps[-MOST_HISTORY:]]
         return event
 
 
@@ -113,6 +115,7 @@ def running_workflow(server) -> str | None:
     """Id of the workflow being executed, so that a browser tells apart its tabs. None if it cannot be known."""
     try:
         [item] = server.prompt_queue.currently_running.values()
-        return item[3]["extra_pnginfo"]["workflow"]["id"]
+        workflow = item[3]["extra_pnginfo"]["workflow"]["id"]
+        return workflow if isinstance(workflow, str) and len(workflow) <= LONGEST_ID else None  # a client wrote it
     except (AttributeError, KeyError, IndexError, TypeError, ValueError):
         return None

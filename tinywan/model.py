@@ -12,6 +12,7 @@ from einops import rearrange
 from torch import nn
 
 ROPE_THETA = 10000.0
+LARGEST = 8192  # of any size in a file: more than a TinyWan needs, less than fills a memory
 MODULATIONS = 6  # shift, scale, gate for self-attention, then the same for the feed-forward
 
 
@@ -32,9 +33,12 @@ class TinyWanConfig:
 
     @classmethod
     def from_state_dict(cls, state_dict: dict[str, torch.Tensor]) -> "TinyWanConfig":
-        """Sizes read from the tensors, as ComfyUI's detection does."""
+        """Sizes read from the tensors, as ComfyUI's detection does. Raises ValueError for what is no small model.
+
+        A file can name sizes without holding the numbers: tensors of no elements have any shape.
+        """
         dim = state_dict["head.modulation"].shape[-1]
-        return cls(
+        config = cls(
             dim=dim,
             num_heads=dim // 128,
             num_layers=len({key.split(".")[1] for key in state_dict if key.startswith("blocks.")}),
@@ -44,6 +48,10 @@ class TinyWanConfig:
             text_dim=state_dict["text_embedding.0.weight"].shape[1],
             freq_dim=state_dict["time_embedding.0.weight"].shape[1],
         )
+        wrong = {name: size for name, size in vars(config).items() if isinstance(size, int) and not 1 <= size <= LARGEST}
+        if wrong:
+            raise ValueError(f"This file is no TinyWan: {wrong}, expected 1 to {LARGEST} each.")
+        return config
 
 
 def sinusoidal_embedding(timestep: torch.Tensor, dim: int) -> torch.Tensor:
