@@ -7,6 +7,7 @@ whoever raised them counts on it.
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable
 
 from ..bwcache_core.model_pass import leave_to_python
@@ -34,7 +35,7 @@ class Guard:
             if self.in_model or type(error).__name__ == CANCEL or self.session.group is not None:
                 raise  # of a group no process can go on alone: the others wait for what it would leave out
             if not self.session.stopped:
-                logger.info("BWCache failed, sampling goes on without it", exc_info=True)
+                logger.info("BWCache failed, sampling goes on without it:\n%s", traceback.format_exc())  # as text: see below
             self.session.give_up(error)
         return FAILED  # outside of the handler: an error in hand would keep the tensors of its frames
 

@@ -181,7 +181,7 @@ MUTANTS = [
     ),
     Mutant(
         "every sampler is corrected", CORRECTOR, "nodes/attach.py",
-        "corrects = sampler_name(sampler) in CORRECTABLE_SAMPLERS", "corrects = True",
+        "sampler_name(sampler) in CORRECTABLE_SAMPLERS", "True",
         ("tests/nodes/test_attach.py::test_only_a_sampler_that_moves_by_its_output_is_corrected",),
     ),
     Mutant(

@@ -9,7 +9,7 @@ import torch
 
 from bwcache_pack.bwcache_core.config import BWCacheConfig
 from bwcache_pack.nodes.attach import open_session, shapes_of, stream_keys
-from bwcache_pack.nodes.families import BlockLayout
+from bwcache_pack.nodes.families import BlockLayout, Family
 
 
 def test_shapes_are_those_of_one_row():
@@ -60,7 +60,7 @@ def test_an_input_that_is_no_batch_of_latents_is_refused(shape):
 @pytest.mark.parametrize(("name", "corrected"), [("euler", True), ("uni_pc", False), ("heun", False), ("", False)])
 def test_only_a_sampler_that_moves_by_its_output_is_corrected(name, corrected):
     sampler = SimpleNamespace(sampler_function=SimpleNamespace(__name__=f"sample_{name}"))
-    layout = BlockLayout("model", (("double_block", 0),), None)
+    layout, guider = BlockLayout("model", (("double_block", 0),), Family("family", ())), SimpleNamespace(model_options={})
     sigmas = torch.linspace(1.0, 0.0, 11)
-    session = open_session(BWCacheConfig(), layout, {}, None, "noise", "latent", sampler, sigmas)
+    session = open_session(BWCacheConfig(), layout, guider, None, torch.zeros(1, 16, 3, 4, 4), None, sampler, sigmas)
     assert session.corrects == corrected
