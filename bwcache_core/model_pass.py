@@ -134,7 +134,7 @@ class ModelPass:
         if not any(stream.served for stream in self.streams):
             return output
         chunks = output.chunk(len(self.streams))
-        return torch.cat([self._correct_stream(s, rows) for s, rows in zip(self.streams, chunks, strict=True)])
+        return joined([self._correct_stream(s, rows) for s, rows in zip(self.streams, chunks, strict=True)])
 
     def _correct_stream(self, stream: Stream, output: torch.Tensor) -> torch.Tensor:
         if not stream.served or not self._is_recent(stream):
@@ -217,13 +217,13 @@ class ModelPass:
         """Fresh tensor of all conditions' forecasts, in batch order."""
         coordinate, order = self.position.coordinate, self.decision.order
         forecasts = [stream.history.forecast(coordinate, order) for stream in self.streams]
-        return forecasts[0] if len(forecasts) == 1 else torch.cat(forecasts)
+        return joined(forecasts)
 
     def _add_residual(self, block: int, args: Features) -> Features:
         """Reuse of one block: its input plus the residual it had when it last ran."""
         out = dict(args)
         for name in self.streams[0].residuals[block]:
-            out[name] = args[name] + torch.cat([stream.residuals[block][name].get() for stream in self.streams])
+            out[name] = args[name] + joined([stream.residuals[block][name].get() for stream in self.streams])
         if block == self.settings.block_count - 1 and self._samples:
             self._keep(out[HIDDEN], self._sample(out[HIDDEN]))  # the blocks that ran are judged all the same
         return out
@@ -237,3 +237,8 @@ class ModelPass:
             sample = token_sample(length, self.settings.tokens)
             known[length, device] = torch.tensor(sample, dtype=torch.long, device=device)  # of no token at all, too
         return known[length, device]
+
+
+def joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """All conditions in batch order. One alone is handed on as it is: torch.cat would copy it."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

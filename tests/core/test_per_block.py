@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from bwcache_pack.bwcache_core.model_pass import joined
 from bwcache_pack.tests.core.toys import COND, UNCOND, Run, ToyHunyuan, ToyModel, condition, falling
 
 EVERY = {"mode": "per block"}
@@ -124,3 +125,9 @@ def test_what_is_held_is_a_residual_and_a_sample_per_block():
     run = Run(ToyModel([lambda x: x + 1.0] * 3), falling(10), **EVERY)
     run.evaluate(10.0, [condition(COND, 1.0)])
     assert run.session.close(True).steps[0].cache_bytes == 3 * 96 + 3 * 96
+
+
+def test_one_condition_alone_is_not_copied():
+    one, other = torch.ones(1, 2), torch.zeros(1, 2)
+    assert joined([one]) is one
+    assert joined([one, other]).tolist() == [[1.0, 1.0], [0.0, 0.0]]
