@@ -1,6 +1,7 @@
 """python dev.py bench: measures how fast and how faithful every method is, and writes a dated result folder.
 
 Interrupted, it goes on where it stopped when started with the same --out. --quick takes under 5 minutes.
+--overhead measures instead what the cache itself costs: see --overhead --help.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ import torch
 
 from ..tinywan.checkpoint import DEFAULT_PATH
 from ..tinywan.runs import Host, open_host
-from . import front, summary
+from . import front, overhead, summary
 
 RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
     """Measure what is missing, then write the report over everything that is there."""
+    if "--overhead" in sys.argv:
+        overhead.main()
+        return
     args = parse_arguments()
     torch.set_num_threads(args.threads)
     host = open_host(args.checkpoint)
@@ -40,6 +44,7 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="dev.py bench", description=__doc__)
+    parser.add_argument("--overhead", action="store_true", help="what the cache itself costs; has options of its own")
     parser.add_argument("--quick", action="store_true", help="2 prompts, 1 seed, 2 samplers, 20 steps, cfg 5")
     parser.add_argument("--samplers", default=",".join(front.SAMPLERS))
     parser.add_argument("--steps", default=",".join(map(str, front.STEPS)))

@@ -62,24 +62,31 @@ class EmbeddedHost:
         return sample(model, noise, cond, null_context(cond), job.cfg, job.steps, job.sampler)
 
 
+def enter_comfyui(root: Path) -> str:
+    """Make a ComfyUI checkout importable in this process, on the CPU where there is no GPU. Returns its version."""
+    sys.path.insert(0, str(root))
+    sys.argv = sys.argv[:1]
+    import comfy.options  # noqa: F401 - before comfy.cli_args, which reads the command line of whoever imports it
+    from comfy.cli_args import args
+
+    args.cpu = not torch.cuda.is_available()
+    import comfyui_version
+
+    return comfyui_version.__version__
+
+
 class ComfyHost:
     """A ComfyUI checkout, run in this process: its loader, its samplers, its conditioning."""
 
     def __init__(self, root: Path, checkpoint: Path = DEFAULT_PATH) -> None:
-        sys.path.insert(0, str(root))
-        sys.argv = sys.argv[:1]
-        import comfy.options  # before comfy.cli_args, which reads the command line of whoever imports it
-        from comfy.cli_args import args
-
-        args.cpu = not torch.cuda.is_available()
+        version = enter_comfyui(root)
         import comfy.sd
         import comfy.utils
-        import comfyui_version
 
         import nodes
 
         comfy.utils.PROGRESS_BAR_ENABLED = False
-        self.name = f"ComfyUI {comfyui_version.__version__}"
+        self.name = f"ComfyUI {version}"
         self.model = comfy.sd.load_diffusion_model(str(checkpoint))
         self._ksampler = nodes.common_ksampler
 

@@ -1,0 +1,110 @@
+"""Whole runs of TinyWan where blocks dominate: the speed-up achieved, over the ideal of steps / computed steps.
+
+The plain run and the cached ones take turns at every evaluation (lockstep.py), and CPU time counts: other work may share
+the cores, and would slow one run more than another.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..bwcache_core.config import BWCacheConfig
+from ..bwcache_core.report import RunStats
+from ..nodes.attach import attach
+from ..tinywan.runs import Host, Job
+from .lockstep import cpu_seconds
+
+PROMPT = "red circle moving left"
+METHODS = {
+    "adaptive": BWCacheConfig(target_speedup=2.0),
+    "adaptive, features": BWCacheConfig(target_speedup=2.0, cache_point="features"),
+    "paper": BWCacheConfig(mode="paper", threshold=0.05),
+}
+
+
+@dataclass(frozen=True)
+class TimedRun:
+    """One cached run and the plain run of the same seed beside it. computed: evaluations that ran the blocks."""
+
+    method: str
+    seed: int
+    side: int
+    steps: int
+    host: str
+    evaluations: int
+    computed: int
+    cpu_seconds: float
+    plain_cpu_seconds: float
+
+    @property
+    def ideal(self) -> float:
+        return self.evaluations / self.computed
+
+    @property
+    def achieved(self) -> float:
+        return self.plain_cpu_seconds / self.cpu_seconds
+
+
+@dataclass(frozen=True)
+class Achieved:
+    """One method: medians over seeds of the speed-up in CPU time, of the ideal one, and of their ratio."""
+
+    method: str
+    seeds: int
+    achieved: float
+    ideal: float
+    share: float
+
+
+def measure(host: Host, part: Path, seeds: int, side: int, steps: int) -> list[TimedRun]:
+    """The runs of every seed that `part` does not hold yet, appended to it as they end."""
+    host.sample(host.model, Job(PROMPT, 0, steps=2, side=side))  # warm-up
+    done = {run.seed for run in read_runs(part)}
+    missing = [seed for seed in range(seeds) if seed not in done]
+    for seed in tqdm(missing, desc=f"whole runs, {side}x{side} latents", unit="seed"):
+        with open(part, "a", encoding="utf-8") as file:
+            file.writelines(json.dumps(asdict(run)) + "\n" for run in timed(host, seed, side, steps))
+    return read_runs(part)
+
+
+def timed(host: Host, seed: int, side: int, steps: int) -> list[TimedRun]:
+    """The plain run and one of each method, in turn."""
+    stats = {method: RunStats() for method in METHODS}
+    models = [host.model, *(attach(host.model, config, stats[method]) for method, config in METHODS.items())]
+    job = Job(PROMPT, seed, steps=steps, side=side)
+    plain, *cached = cpu_seconds(models, lambda model: host.sample(model, job))
+    runs = []
+    for method, seconds in zip(METHODS, cached, strict=True):
+        report = stats[method].runs[-1]
+        computed = report.evaluations - report.evaluations_reused
+        runs.append(TimedRun(method, seed, side, steps, host.name, report.evaluations, computed, seconds, plain))
+    return runs
+
+
+def read_runs(part: Path) -> list[TimedRun]:
+    """Runs of one file; a last line cut off by an interruption is left out."""
+    lines = part.read_text(encoding="utf-8").splitlines() if part.exists() else []
+    return [TimedRun(**json.loads(line)) for line in lines if line.endswith("}")]
+
+
+def summary(runs: Iterable[TimedRun]) -> list[Achieved]:
+    """One line for each method."""
+    by_method: dict[str, list[TimedRun]] = {}
+    for run in runs:
+        by_method.setdefault(run.method, []).append(run)
+    return [
+        Achieved(
+            method,
+            len(group),
+            statistics.median(run.achieved for run in group),
+            statistics.median(run.ideal for run in group),
+            statistics.median(run.achieved / run.ideal for run in group),
+        )
+        for method, group in by_method.items()
+    ]
