@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bwcache_pack.tests.core.toys import Condition, Run, ToyModel, condition, falling
+from bwcache_pack.tests.hosts.spy import held_tensors
 
 STEPS, INTERVAL = 12, 2
 GUIDANCE = 5  # a third condition, as extra guidance adds
@@ -28,6 +29,12 @@ class Evaluation(NamedTuple):
     tokens: int
     drift: float
     breaks: str
+
+
+def bytes_of(things) -> int:
+    """Of all tensors that `things` lead to; two that show the same memory count once."""
+    tensors = [tensor() for tensor in held_tensors(things)]
+    return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values())
 
 
 def mostly(usual, *others):
@@ -62,6 +69,7 @@ class Checked:
         blocks = [lambda x: x.mul_(2.0), self.middle, lambda x: x.add_(0.5)] if in_place else [
             lambda x: x * 2.0, self.middle, lambda x: x + 0.5]
         self.run = Run(ToyModel(blocks), falling(STEPS), **mode)
+        self.whole_stack = mode["mode"] != "per block"
         self.breaks = ""
         self.place = 0
         self.scale = 1.0
@@ -69,6 +77,7 @@ class Checked:
         self.computed_at: dict[int, int] = {}
         self.before: set[int] = set()  # conditions of the evaluation before, if it went well
         self.passes = 0
+        self.held: list[int] = []  # bytes at the end of each evaluation, 0 where it raised
 
     def middle(self, hidden: torch.Tensor) -> torch.Tensor:
         if self.breaks == "raise":
@@ -89,20 +98,23 @@ class Checked:
         given = self.inputs(evaluation)
         batches = [[c] for c in given] if evaluation.split else [given]
         self.run.session.begin_evaluation(torch.tensor([float(STEPS - self.place)]))
-        sound = True
+        sound, raised = True, None
         for batch in batches:
             self.breaks = evaluation.breaks if batch is batches[-1] else ""
             self.run.model.ran.clear()
             try:
                 outputs = self.run.run_pass(batch)
-            except Boom:
-                sound = False
+            except Boom as error:
+                sound, raised = False, error.args
                 break
+            assert not self.run.model.ran or self.run.model.ran == [0, 1, 2] or not self.whole_stack
+            assert self.run.session.decision.reuse or self.run.model.ran == [0, 1, 2]  # one decision holds for all
             self.passes += 1
             sound &= self.check_pass(batch, outputs)
         else:
             self.run.session.end_evaluation()
             assert {key.condition for key in self.run.session.streams} == set(evaluation.conditions)
+        self.held.append(bytes_of(self.run.session.streams) if raised is None else 0)
         self.before = set(evaluation.conditions) if sound else set()
 
     def check_pass(self, batch: list[Condition], outputs: list[torch.Tensor]) -> bool:
@@ -136,7 +148,8 @@ def test_reuse_is_frozen_recent_and_alone(mode, in_place, evaluations):
                     if at is not None]
             assert not checked.before or max(ages) <= INTERVAL
     report = checked.run.session.close(True)
-    assert not checked.run.session.streams
+    assert held_tensors(checked.run.session) == []
+    assert [step.cache_bytes for step in report.steps] == checked.held
     assert report.evaluations == len(evaluations)
     assert report.blocks_total == 3 * checked.passes
     json.dumps(report.to_dict(), allow_nan=False)
@@ -173,7 +186,11 @@ def test_any_mode_survives_any_run(mode, in_place, evaluations):
         checked.evaluate(evaluation)
     report = checked.run.session.close(True)
     assert report.blocks_total - report.blocks_reused == ran
-    assert not checked.run.session.streams
+    assert held_tensors(checked.run.session) == []
+    assert [step.cache_bytes for step in report.steps] == checked.held
+    reused = [step.action for step in report.steps].count("reuse")
+    assert reused == report.evaluations_reused <= report.evaluations == len(evaluations)
+    assert report.warnings == [] and report.finished
     json.dumps(report.to_dict(), allow_nan=False)
 
 
