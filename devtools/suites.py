@@ -21,7 +21,7 @@ from .pack import ROOT
 
 LOGGER = logging.getLogger(__name__)
 TESTS = ROOT / "tests"
-NEED_COMFYUI = ("hosts", "e2e")  # folders that run once per ComfyUI, with that one's Python
+NEED_COMFYUI = ("hosts", "matrix", "e2e")  # folders that run once per ComfyUI, with that one's Python
 NO_COMFYUI = "no ComfyUI"
 NOTHING_COLLECTED = 5  # pytest's exit status
 MINUTES = 30  # a suite that takes longer hangs

@@ -234,26 +234,6 @@ def test_a_lora_on_one_prompt_runs_it_in_a_call_of_its_own(lab, settings):
     assert all_differ(spy.evaluations[3].features(lab.block_keys[-1]))
 
 
-SAMPLERS = (
-    "dpm_2", "res_multistep", "uni_pc", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_sde", "heunpp2", "lcm", "dpm_fast", "seeds_3",
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_samplers_run_with_and_without_reuse(lab, sampler):
-    """One, two and three evaluations a step, on and off the grid, sigma going down and up again."""
-    plain = lab.sample(lab.plain, sampler=sampler)
-    off = lab.cached(**OFF)
-    assert difference(lab.sample(off.model, sampler=sampler), plain) == 0.0
-    for settings in (ALWAYS, {**ALWAYS, "mode": "per block"}, GREEDY, {**GREEDY, "order": 1, "cache_point": "output"}):
-        cached = lab.cached(**settings)
-        out = lab.sample(cached.model, sampler=sampler)
-        assert torch.isfinite(out).all()
-        assert cached.report.blocks_reused > 0 or sampler == "lcm"  # new noise at every step: nothing is similar
-        assert cached.report.evaluations == off.report.evaluations
-        assert cached.report.errors == []
-
-
 @pytest.mark.parametrize(("sampler", "corrected"), [("euler", True), ("uni_pc", False), ("dpmpp_2m", False)])
 def test_only_euler_is_corrected(lab, sampler, corrected):
     """The others take one evaluation a step as well, but do not move the latent by width * output."""

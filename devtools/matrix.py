@@ -1,0 +1,207 @@
+"""Writes docs/matrix.md from a run of tests/matrix on every ComfyUI found: python devtools/pack.py devtools.matrix
+
+Given JUnit reports of such runs as arguments, it reads those instead of running anything: of several from one ComfyUI,
+the later ones count where they hold the same cell.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..tests.matrix.cells import CELLS, MODES, Cell
+from ..tests.matrix.checks import DISTANCE, ERROR
+from ..tests.matrix.combinations import COMBINATIONS
+from ..tests.matrix.variants import VARIANTS
+from .comfyui import checkouts
+from .environment import HOST_TOOLS, overlay
+from .pack import ROOT
+
+PAGE = ROOT / "docs" / "matrix.md"
+TESTS = ROOT / "tests" / "matrix" / "test_cells.py"
+HEAD = """# The matrix: variants and combinations
+
+Made by `python devtools/pack.py devtools.matrix` from the test results; tests/matrix/ holds the cells. A cell is one
+small workflow: an untrained checkpoint of a few million weights through ComfyUI's own loader, conditioning and sampling
+nodes, 8 steps on a CPU, with the BWCache Apply node in it. It proves that the right thing is reused, not how a large
+model looks.
+
+Every cell passes these checks in each of its modes, unless its note says otherwise:
+
+- **a.** With the tolerance or the threshold at 0, the latents are those of the plain workflow, bit for bit. (Of
+  combinations in the first mode.)
+- **b.** Part of the blocks is reused, in every sampling run; the latents are finite and near the plain ones. *error* is
+  the largest difference between what a reused model call returned and what the model would have returned, weighted by
+  the step's width; *distance* is how far the latents end up from the plain ones. Both are relative L1, in units of the
+  tolerance or threshold, the largest over the modes. Bounds: {bounds}; distance {distance}.
+- **c.** Changing an input of the list changes the latents of the cached run; so does guidance that is turned up in
+  reused steps alone. (Both in the first mode.) An input in *italics* is added after the last block: where features are
+  cached, it acts in reused steps too, if it changes in those alone.
+- **d.** The same run again makes the same decisions and the same latents, bit for bit.
+- **e.** Nothing is left: no session, no tensor (weak references), no option, wrapper or hook on the model or its
+  modules.
+
+Modes: {modes}.
+"""
+
+
+@dataclass
+class Results:
+    """One ComfyUI's run. outcomes: by cell, "yes", "FAILED", or why it was skipped. measured: by cell and mode."""
+
+    version: str
+    outcomes: dict[str, str] = field(default_factory=dict)
+    measured: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> int:
+        return sum(outcome == "yes" for outcome in self.outcomes.values())
+
+    @classmethod
+    def read(cls, report: Path) -> Results:
+        """From a JUnit report of pytest."""
+        root = ElementTree.parse(report).getroot()  # noqa: S314 - our own pytest wrote it
+        versions = [entry.get("value") for entry in root.iter("property") if entry.get("name") == "comfyui"]
+        results = cls(versions[0])
+        for case in root.iter("testcase"):
+            name = case.get("name")
+            if not name.startswith("test_cell["):
+                continue
+            cell = name[len("test_cell[") : -1]
+            results.outcomes[cell] = outcome(case)
+            for entry in case.iter("property"):
+                results.measured[cell] = json.loads(entry.get("value"))
+        return results
+
+
+def outcome(case: ElementTree.Element) -> str:
+    if case.find("failure") is not None or case.find("error") is not None:
+        return "FAILED"
+    skipped = case.find("skipped")
+    return "yes" if skipped is None else skipped.get("message")
+
+
+def main() -> None:
+    reports = [Path(argument) for argument in sys.argv[1:]]
+    with tempfile.TemporaryDirectory() as scratch:
+        results = merged([Results.read(report) for report in reports or run_all(Path(scratch))])
+    results.sort(key=lambda result: [int(part) for part in result.version.split(".")], reverse=True)
+    PAGE.write_text(page(results), encoding="utf-8")
+    sys.stdout.write(f"{PAGE}\n" + "".join(f"{r.version}: {r.passed} of {len(CELLS)} passed\n" for r in results))
+
+
+def merged(runs: Iterable[Results]) -> list[Results]:
+    """One for each version."""
+    by_version: dict[str, Results] = {}
+    for run in runs:
+        known = by_version.setdefault(run.version, Results(run.version))
+        known.outcomes |= run.outcomes
+        known.measured |= run.measured
+    return list(by_version.values())
+
+
+def run_all(folder: Path) -> list[Path]:
+    """JUnit reports, one for each ComfyUI found."""
+    reports = []
+    for checkout in checkouts():
+        reports.append(folder / f"{checkout.version}.xml")
+        variables = {"COMFYUI_PATH": str(checkout.path), "OMP_WAIT_POLICY": "passive"}
+        command = [overlay(checkout.python, HOST_TOOLS), "-m", "pytest", "-q", TESTS, f"--junitxml={reports[-1]}"]
+        subprocess.run(command, cwd=ROOT, env={**os.environ, **variables})
+    return reports
+
+
+def page(results: list[Results]) -> str:
+    """The whole of docs/matrix.md."""
+    bounds = ", ".join(f"{mode} {bound:g}" for mode, bound in ERROR.items())
+    head = HEAD.format(bounds=bounds, distance=f"{DISTANCE:g}", modes=modes_in_words())
+    sums = [
+        f"- ComfyUI {r.version}: {r.passed} cells passed, {len(r.outcomes) - r.passed} did not run" for r in results
+    ]
+    tables = [
+        ("Variants", [cell for cell in CELLS.values() if cell.combination == "alone"]),
+        ("Combinations", [cell for cell in CELLS.values() if not cell.combination.startswith(("sampler_", "scheduler_"))
+                          and cell.combination != "alone"]),
+        ("Samplers and schedulers", [cell for cell in CELLS.values()
+                                     if cell.combination.startswith(("sampler_", "scheduler_"))]),
+    ]  # fmt: skip
+    parts = [head, "\n".join(sums), *(f"## {title}\n\n{table(cells, results)}" for title, cells in tables)]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def modes_in_words() -> str:
+    described = []
+    for mode, settings in MODES.items():
+        number = "tolerance" if "tolerance" in settings else "threshold"
+        described.append(f"{mode} ({settings['mode']}, {number} {settings[number]:g})")
+    return ", ".join(described)
+
+
+def table(cells: Iterable[Cell], results: list[Results]) -> str:
+    versions = [result.version for result in results]
+    titles = ["cell", "what", "modes", "inputs", "reused", "error", "distance", *versions, "note"]
+    lines = [titles, ["---"] * len(titles), *(row(cell, results) for cell in cells)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def row(cell: Cell, results: list[Results]) -> list[str]:
+    measured = next((r.measured[cell.name].values() for r in results if cell.name in r.measured), [])
+    marks = ["yes" if r.outcomes.get(cell.name) == "yes" else failed(r, cell) for r in results]
+    return [
+        f"`{cell.name}`",
+        what(cell),
+        ", ".join(cell.modes),
+        ", ".join(f"*{name}*" if name in cell.live else name for name in cell.changes),
+        "none" if cell.uncached else share(measured),
+        largest(measured, "error") if cell.judged and not cell.uncached else "-",
+        largest(measured, "distance"),
+        *marks,
+        note(cell, results),
+    ]
+
+
+def what(cell: Cell) -> str:
+    variant, combination = VARIANTS[cell.variant].title, COMBINATIONS[cell.combination].title
+    return variant if cell.combination == "alone" else f"{combination}: {variant}"
+
+
+def failed(result: Results, cell: Cell) -> str:
+    return "FAILED" if result.outcomes.get(cell.name) == "FAILED" else "-"
+
+
+def share(measured: Iterable[dict[str, float]]) -> str:
+    shares = [round(100 * numbers["reused"]) for numbers in measured]
+    if not shares:
+        return "-"
+    return f"{min(shares)} %" if len(set(shares)) == 1 else f"{min(shares)} to {max(shares)} %"
+
+
+def largest(measured: Iterable[dict[str, float]], name: str) -> str:
+    return f"{max((numbers[name] for numbers in measured), default=0.0):.2f}"
+
+
+def note(cell: Cell, results: list[Results]) -> str:
+    """Why a cell is uncached, looser or not run."""
+    notes = [VARIANTS[cell.variant].note] if VARIANTS[cell.variant].note and cell.combination == "alone" else []
+    if cell.uncached:
+        notes.append(f"runs uncached: {cell.uncached}")
+    if cell.why:
+        factors = {"tolerance and threshold": cell.looser, "error": cell.error, "distance": cell.distance}
+        looser = ", ".join(f"{name} x{factor:g}" for name, factor in factors.items() if factor != 1.0)
+        notes.append(f"{looser}: {cell.why}")
+    if not cell.judged:
+        notes.append("error not measured: that takes a second model call, which would be compiled too")
+    reasons = {r.version: r.outcomes.get(cell.name, "not run") for r in results}
+    notes += [f"{version}: {reason}" for version, reason in reasons.items() if reason not in ("yes", "FAILED")]
+    return "; ".join(notes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""What a cell promises. A cell's workflow runs plainly, switched off, and cached; then the checks compare."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from .cells import REPLAYS, Cell
+from .combinations import COMBINATIONS
+from .desk import Bench, Desk
+from .variants import VARIANTS
+from .watch import Cached, plain, relative_error
+
+ERROR = {"output": 3.0, "features": 3.0, "paper": 1.25, "per block": 1.25}
+"""Most that one reused model call may differ from what the model would have returned: relative L1, weighted by the
+step's width as the adaptive mode does, in tolerances or thresholds. Both bound what was measured before, not what
+comes: hence the factors."""
+
+DISTANCE = 0.5
+"""Most that the latents may end up away from the plain ones: relative L1, in tolerances or thresholds."""
+
+SEEN = 1e-4
+"""Least that a changed input must change in the latents, whose values are of size 1 to 4."""
+
+REQUIRED = {  # inputs of BWCache Apply that its execute has no default for, switched off
+    "mode": "adaptive", "preset": "custom", "tolerance": 0.0, "target_speedup": 0.0, "threshold": 0.0,
+    "reuse_interval": 0, "start_step": 0, "end_step": -1,
+}  # fmt: skip
+TURN = 1.25  # the guidance in reused evaluations, where a check turns it
+
+
+@dataclass
+class Run:
+    """Latents of one run of a workflow, and what stood in for BWCache Apply."""
+
+    latents: torch.Tensor
+    cached: Cached
+
+
+class Experiment:
+    """One cell's workflow in one mode, in all the ways that the checks need. plain: its latents without the cache."""
+
+    def __init__(self, bench: Bench, cell: Cell, mode: str, uncached: torch.Tensor) -> None:
+        self.bench, self.cell, self.mode, self.plain = bench, cell, mode, uncached
+        self.settings = {**REQUIRED, **cell.settings(mode)}
+        self.limit = self.settings["threshold" if mode in REPLAYS else "tolerance"]
+
+    def run(self, changed: str = "", off: bool = False, **watching) -> Run:
+        settings = {**self.settings, "tolerance": 0.0, "threshold": 0.0} if off else self.settings
+        cached = Cached(settings, **watching)
+        return Run(sample(self.bench, self.cell, cached, changed), cached)
+
+    def check(self, thoroughly: bool) -> dict[str, float]:
+        """The checks of one mode. Returns what was measured. thoroughly: with all inputs, with guidance, and
+        switched off in combinations too."""
+        if thoroughly or self.cell.combination == "alone":
+            self.check_off()
+        cached = self.run(truth=self.cell.judged)
+        self.check_reuse(cached)
+        self.check_again(cached)
+        for name in self.cell.changes if thoroughly else ():
+            self.check_input(cached, name)
+        for name in self.cell.live:
+            self.check_live_input(cached, name)
+        if thoroughly and COMBINATIONS[self.cell.combination].guided:
+            self.check_guidance(cached)
+        return self.measured(cached)
+
+    def check_off(self) -> None:
+        """a. Tolerance or threshold 0 is the plain model, bit for bit."""
+        off = self.run(off=True)
+        assert torch.equal(off.latents, self.plain), f"{self.mode}: switched off, it differs from plain"
+        assert sum(run.blocks_reused for run in off.cached.runs) == 0
+
+    def check_reuse(self, run: Run) -> None:
+        """b. Something is reused, and what comes out is as close as the tolerance says. e. Nothing is left."""
+        reports = run.cached.runs
+        assert reports and all(report.finished and not report.errors for report in reports), self.mode
+        assert torch.isfinite(run.latents).all(), self.mode
+        left_over = run.cached.left_over()
+        assert not left_over, f"{self.mode}: left over are {left_over}"
+        if self.cell.uncached:
+            assert torch.equal(run.latents, self.plain), f"{self.mode}: uncached, but not plain"
+            assert all("Nothing was reused" in report.summary() for report in reports)
+            return
+        counts = [(report.blocks_reused, report.blocks_total) for report in reports]
+        assert all(0 < reused < total for reused, total in counts), f"{self.mode}: reused, of blocks: {counts}"
+        measured = self.measured(run)
+        assert measured["error"] <= ERROR[self.mode] * self.cell.error, f"{self.mode}: {measured}"
+        assert 0.0 < measured["distance"] <= DISTANCE * self.cell.distance, f"{self.mode}: {measured}"
+
+    def check_again(self, run: Run) -> None:
+        """d. The same again decides alike, and gives the same."""
+        again = self.run()
+        assert again.cached.decisions == run.cached.decisions, f"{self.mode}: other decisions"
+        assert torch.equal(again.latents, run.latents), f"{self.mode}: other latents"
+
+    def check_input(self, run: Run, name: str) -> None:
+        """c. Another prompt, control, sound or reference gives other latents."""
+        assert difference(self.run(changed=name).latents, run.latents) > SEEN, f"{self.mode}: {name} does nothing"
+
+    def check_live_input(self, run: Run, name: str) -> None:
+        """c. What a model adds after its last block acts in reused steps too, if it changes in those alone.
+
+        Where the output is forecast, the forecast covers it: then it does not.
+        """
+        changed = self.run(changed=name, truth=True)
+        swapped = self.run(swapped=changed.cached.calls)
+        moved = difference(swapped.latents, run.latents)
+        if self.mode == "output":
+            assert moved == 0.0, f"{name} acts though the output is forecast"
+        else:
+            assert moved > SEEN, f"{self.mode}: {name} does nothing in reused steps"
+
+    def check_guidance(self, run: Run) -> None:
+        """c. Guidance acts in reused steps, if it changes in those alone."""
+        turned = self.run(turn=TURN)
+        assert difference(turned.latents, run.latents) > SEEN, f"{self.mode}: guidance does nothing in reused steps"
+
+    def measured(self, run: Run) -> dict[str, float]:
+        """error and distance in tolerances or thresholds; reused, a share of all block executions."""
+        total = sum(report.blocks_total for report in run.cached.runs)
+        reused = sum(report.blocks_reused for report in run.cached.runs)
+        return {
+            "error": max(run.cached.errors, default=0.0) / self.limit,
+            "distance": relative_error(run.latents, self.plain) / self.limit,
+            "reused": reused / total if total else 0.0,
+        }
+
+
+def sample(bench: Bench, cell: Cell, insert=plain, changed: str = "") -> torch.Tensor:
+    """Latents of a cell's workflow."""
+    variant = VARIANTS[cell.variant]
+    with torch.inference_mode():
+        return COMBINATIONS[cell.combination].run(Desk(bench, variant.checkpoint, insert, changed), variant)["samples"]
+
+
+def difference(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Largest absolute difference; 0.0 means bit-identical."""
+    return float((a - b).abs().max())
+
+
+def check(bench: Bench, cell: Cell) -> dict[str, dict[str, float]]:
+    """All checks of a cell in all of its modes. Returns what was measured, by mode."""
+    uncached = sample(bench, cell)
+    assert torch.isfinite(uncached).all(), "the workflow itself is broken"
+    return {
+        mode: Experiment(bench, cell, mode, uncached).check(thoroughly=mode == cell.modes[0]) for mode in cell.modes
+    }

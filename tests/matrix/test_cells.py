@@ -1,0 +1,33 @@
+"""Every cell of the matrix, on the ComfyUI of this process. devtools/matrix.py makes docs/matrix.md of these."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bwcache_pack.tests.matrix.cells import CELLS, Cell
+from bwcache_pack.tests.matrix.checkpoints import Absent
+from bwcache_pack.tests.matrix.checks import check
+
+pytestmark = pytest.mark.comfyui
+
+
+@pytest.mark.parametrize(
+    "cell", [pytest.param(cell, marks=pytest.mark.slow if cell.slow else ()) for cell in CELLS.values()], ids=CELLS
+)
+def test_cell(bench, cell: Cell, record_property):
+    try:
+        measured = check(bench, cell)
+    except Absent as absent:
+        pytest.skip(str(absent))
+    record_property("measured", json.dumps(measured))
+
+
+def test_the_table_has_every_sampler_and_scheduler(comfyui):
+    from comfy.samplers import KSampler
+
+    from bwcache_pack.tests.matrix.combinations import SAMPLERS, SCHEDULERS
+
+    assert set(KSampler.SAMPLERS) <= set(SAMPLERS)
+    assert set(KSampler.SCHEDULERS) - {"simple"} <= set(SCHEDULERS)
