@@ -76,6 +76,8 @@ def report(folder: Path, host: Host, args: argparse.Namespace) -> None:
     note = f"TinyWan, {2 * args.side}x{2 * args.side} pixels, {host.name}"
     summary.save_charts(all_marks, folder, note)
     lines = [f"# Fidelity and speed, {datetime.date.today()}", "", *conditions(host, args, points), ""]
+    for steps, cfg in sorted({(setting.steps, setting.cfg) for setting in all_marks}):
+        lines += [f"## PSNR in dB, {steps} steps, cfg {cfg:g}", "", summary.overview(all_marks, steps, cfg), ""]
     for setting, setting_marks in all_marks.items():
         name = f"{setting.sampler}, {setting.steps} steps, cfg {setting.cfg:g}"
         image = f"![{name}](front-{setting.sampler}-{setting.steps}-cfg{setting.cfg:g}.png)"
@@ -101,7 +103,7 @@ def conditions(host: Host, args: argparse.Namespace, points: list[front.Point]) 
     ).stdout.strip()
     return [
         f"- Host: {host.name}, torch {torch.__version__}, Python {platform.python_version()}, commit {commit}.",
-        f"- Machine: {platform.machine()}, {os.cpu_count()} cores, no GPU: {not torch.cuda.is_available()}; "
+        f"- Machine: {platform.machine()}, {os.cpu_count()} cores, {'a GPU' if torch.cuda.is_available() else 'no GPU'}; "
         f"{args.threads} thread(s), float32. Other work shared the machine, so no wall time is reported here.",
         f"- Model: TinyWan, {2 * args.side}x{2 * args.side} pixels, 5 frames; {len(prompts)} prompts, seeds {seeds}, "
         'scheduler "simple", shift 8.',

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from .front import Point, Setting, setting_of
 
 GRID = (1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0)
+OVERVIEW = (2.0, 3.0)
 STYLES = {  # colour and marker; ours are solid, others dashed
     "adaptive": ("#c8553d", "o"),
     "adaptive target": ("#7a1f0f", "D"),
@@ -96,14 +97,33 @@ def table(setting_marks: Sequence[Mark]) -> str:
 
 
 def front_table(setting_marks: Sequence[Mark]) -> str:
-    """Markdown: PSNR of every method at the same speed-ups; the best of a column is bold."""
-    names = [name for name in STYLES if any(mark.method == name for mark in setting_marks)]
-    rows = {name: [front_at([m for m in setting_marks if m.method == name], s) for s in GRID] for name in names}
-    best = [max((row[i] for row in rows.values() if row[i] is not None), default=None) for i in range(len(GRID))]
-    lines = ["| method | " + " | ".join(f"{s:g}x" for s in GRID) + " |", "|---" * (len(GRID) + 1) + "|"]
-    for name, row in rows.items():
-        cells = ["-" if v is None else f"**{v:.1f}**" if v == best[i] else f"{v:.1f}" for i, v in enumerate(row)]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+    """Markdown: PSNR of every method at the same speed-ups."""
+    return method_table({f"{speedup:g}x": fronts_at(setting_marks, speedup) for speedup in GRID})
+
+
+def overview(all_marks: dict[Setting, list[Mark]], steps: int, cfg: float) -> str:
+    """Markdown: PSNR of every method under each sampler."""
+    chosen = [(setting, found) for setting, found in all_marks.items() if (setting.steps, setting.cfg) == (steps, cfg)]
+    return method_table(
+        {f"{setting.sampler} {s:g}x": fronts_at(found, s) for setting, found in chosen for s in OVERVIEW}
+    )
+
+
+def fronts_at(setting_marks: Sequence[Mark], speedup: float) -> dict[str, float | None]:
+    """PSNR of every method at one speed-up."""
+    names = {mark.method for mark in setting_marks}
+    return {name: front_at([m for m in setting_marks if m.method == name], speedup) for name in names}
+
+
+def method_table(columns: dict[str, dict[str, float | None]]) -> str:
+    """Markdown: a row for each method, the best of a column bold."""
+    best = [max((v for v in column.values() if v is not None), default=None) for column in columns.values()]
+    lines = ["| method | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for name in STYLES:
+        row = [column.get(name) for column in columns.values()]
+        if any(name in column for column in columns.values()):
+            cells = ["-" if v is None else f"**{v:.1f}**" if v == b else f"{v:.1f}" for v, b in zip(row, best, strict=True)]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

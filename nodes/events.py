@@ -43,8 +43,8 @@ class RunEvents:
             return
         try:
             self.server.send_sync(EVENT, self.payload(done), self.client)
-        except Exception:  # whatever a server does, sampling goes on
-            logger.warning("BWCache: the live view stopped, sampling goes on", exc_info=True)
+        except Exception as error:  # whatever a server does, sampling goes on
+            logger.warning("BWCache: the live view stopped, sampling goes on: %r", error)
             self.client = None
 
     def payload(self, done: bool) -> dict:

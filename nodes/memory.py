@@ -37,8 +37,8 @@ def plan(config: BWCacheConfig, layout: BlockLayout, guider, noise: torch.Tensor
         shapes = condition_shapes(layout, guider, noise.shape)
         sizes = {point: footprint(replace(config, cache_point=point), shapes) for point in sizes}
         room = room_beside(guider.model_patcher, noise.shape) if alone else room
-    except Exception:  # another version of ComfyUI, another guider: sampling goes on
-        logger.warning("BWCache cannot tell how much memory is free, and does not look.", exc_info=True)
+    except Exception as error:  # another version of ComfyUI, another guider: sampling goes on
+        logger.warning("BWCache cannot tell how much memory is free, and does not look: %r", error)
     return place(config, sizes, room)
 
 
