@@ -2,8 +2,9 @@
 
 A class is listed when its forward asks `patches_replace["dit"]` for every block and calls DIFFUSION_MODEL wrappers, or
 lacks one of the two and its row says so: without wrappers in its forward, those around the denoised latent serve;
-without block hooks that work, only the model's output can be cached. What controls add between blocks acts on the hidden state of computed steps; of a reused step only what is added after
-the last block reaches the head, once, on top of the forecast. Rows that add there say so.
+without block hooks that work, only the model's output can be cached. What controls add between blocks acts on the
+hidden state of computed steps; of a reused step only what is added after the last block reaches the head, once, on top
+of the forecast. Rows that add there say so.
 """
 
 from __future__ import annotations
