@@ -12,18 +12,12 @@ import pytest
 import torch
 
 from bwcache_pack.bwcache_core.forecast import FeatureHistory
-from bwcache_pack.tests.hosts.lab import FORCED, Lab, difference
+from bwcache_pack.tests.hosts.lab import Lab, difference
+from bwcache_pack.tests.hosts.test_faults import SETTINGS
 from bwcache_pack.tinywan import host as tiny
 from bwcache_pack.tinywan.sample import schedule
 
 STEPS, RUNS = 8, 5
-GREEDY = {"mode": "adaptive", "preset": "custom", "tolerance": 1.0, "max_reuse": 2}
-SETTINGS = {
-    "paper": FORCED,
-    "per block": {**FORCED, "mode": "per block"},
-    "output": {**GREEDY, "cache_point": "output"},
-    "features": {**GREEDY, "cache_point": "features"},
-}
 
 
 @pytest.fixture
