@@ -7,6 +7,7 @@ import torch
 
 from bwcache_pack.tests.hosts.lab import FORCED, difference
 from bwcache_pack.tests.hosts.spy import Witness
+from bwcache_pack.tests.matrix.variants import constant_control
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.family("wan21_t2v")]
 OFF = {"mode": "paper", "threshold": 0.0}
@@ -301,21 +302,6 @@ def test_vace_adds_after_the_last_block_act_once_on_reused_steps(lab, cfg):
             handle.remove()
     plain = [difference(ours, theirs) for ours, theirs in zip(by_call[3], skips, strict=True)]
     assert plain == [0.0] * per_call, "VACE blocks saw something else than in a computed step"
-
-
-def constant_control(pattern: torch.Tensor):
-    """A ControlNet whose output is sigma * pattern, added after every block."""
-    from comfy.controlnet import ControlBase
-
-    class Control(ControlBase):
-        def get_control(self, x_noisy, t, cond, batched_number, *transformer_options):
-            add = pattern * float(t.flatten()[0])
-            return {"input": [add] * 4, "output": [add] * 4}
-
-        def get_models(self):
-            return []
-
-    return Control()
 
 
 @pytest.mark.family("hunyuan", "hunyuan15")
