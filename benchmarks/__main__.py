@@ -38,7 +38,8 @@ def main() -> None:
         prompts, seeds = few if args.quick else (front.PROMPTS[: args.prompts], front.SEEDS[: args.seeds])
         for setting in settings(args, host):
             jobs = setting.jobs(prompts, seeds, args.side)
-            front.measure(host, setting, jobs, folder / f"runs-{setting.sampler}.jsonl")
+            part = folder / f"runs-{setting.sampler}.jsonl"
+            front.measure(host, setting, jobs, part, names=[name for name in args.methods.split(",") if name])
     report(folder, host, args)
 
 
@@ -49,6 +50,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--samplers", default=",".join(front.SAMPLERS))
     parser.add_argument("--steps", default=",".join(map(str, front.STEPS)))
     parser.add_argument("--cfgs", default=",".join(f"{cfg:g}" for cfg in front.CFGS))
+    parser.add_argument("--methods", default="", help="names as in the tables, comma-separated; all if empty")
     parser.add_argument("--prompts", type=int, default=len(front.PROMPTS), help="how many of the fixed prompts")
     parser.add_argument("--seeds", type=int, default=len(front.SEEDS), help="how many of the fixed seeds")
     parser.add_argument("--side", type=int, default=12, help="latent height and width")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -81,10 +81,11 @@ class BlockCounter:
         self.count += output.shape[0]
 
 
-def measure(host: Host, setting: Setting, jobs: list[Job], part: Path) -> None:
-    """Run every method on every job that `part` does not hold yet, and append a line to it for each."""
+def measure(host: Host, setting: Setting, jobs: list[Job], part: Path, names: Collection[str] = ()) -> None:
+    """Run every method (or those of `names`) on every job that `part` does not hold yet, a line in it for each."""
     done = {(p.method, p.setting, p.prompt, p.seed) for p in read_points(part) if setting == setting_of(p)}
     methods = [*fewer_steps(jobs[0]), *own_methods(), *rival_methods(host, jobs[0])]
+    methods = [method for method in methods if not names or method.name in names]
     counter = BlockCounter(host.model.get_model_object("diffusion_model").blocks)
     name = f"{setting.sampler} {setting.steps} cfg {setting.cfg:g}"
     with tqdm(total=len(jobs) * len(methods), desc=name, unit="run") as progress:
