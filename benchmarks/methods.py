@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from ..bwcache_core.config import ADAPTIVE, CUSTOM, PAPER, PER_BLOCK, BWCacheConfig
+from ..bwcache_core.config import ADAPTIVE, CUSTOM, PAPER, PER_BLOCK, PRESETS, BWCacheConfig
 from ..tinywan.runs import Host, Job, run
 from .rivals import FirstBlock, MagCache, TeaCache, magnitude_ratios, native_cache, residual_cache
 
@@ -17,7 +17,7 @@ MAGCACHE_THRESHOLDS = (0.03, 0.08, 0.2)
 FIRST_BLOCK_THRESHOLDS = (0.12, 0.2, 0.3)
 PAPER_SETTINGS = ((0.03, 0), (0.15, 0), (0.06, 1), (0.06, 2))  # threshold, R
 PER_BLOCK_THRESHOLDS = (0.04, 0.1)
-TOLERANCES = (0.015, 0.03, 0.06, 0.12)
+TOLERANCES = (*PRESETS.values(), 0.1)
 TARGETS = (1.5, 2.0, 2.5, 3.0)
 
 

@@ -18,7 +18,7 @@ from statistics import geometric_mean
 from .budget import computed_allowed, computed_needed, tolerance_for
 from .policy import Decision, Measured, Position, Rules
 
-WARMUP = 2  # evaluations that always compute: the second measures a forecast for the first time
+WARMUP = 2  # evaluations that a tolerance always computes: the second measures a forecast for the first time
 WIDTH_POWER = 0.35  # benchmarks/NOTES.md
 NEAREST = 0.5  # mean steps: a sampler that comes back to a sigma (heun) brings another latent, so its output differs
 LEAST_ERROR = 1e-9  # a forecast that was exact
@@ -47,21 +47,22 @@ class AdaptivePolicy:
         barred = self.rules.barred(position, measured) or self._ends(position.step, measured)
         if barred:
             return Decision(reason=barred)
-        if not measured[-1].forecast_errors:
+        unknown = not measured[-1].forecast_errors
+        if unknown and not self.target_speedup:
             return Decision(reason="no forecast was measured yet")
         if position.evaluation - measured[-1].position.evaluation > self.max_reuse:
             return Decision(reason=f"{self.max_reuse} evaluations were reused in a row")
         judged = judge(measured, self.max_order, self.damping, NEAREST * self.rules.run.mean_level)
         error = self._weight(position.width) * judged.error_at(position.level, judged.nodes)
         tolerance = self._tolerance(position, measured, judged)
-        if error >= tolerance:
-            reason = f"forecast error {error:.4f} is not under tolerance {tolerance:.3g}"
-            return Decision(reason=reason, judged=error, limit=tolerance)
-        reason = f"forecast error {error:.4f} is under tolerance {tolerance:.3g}"
-        return Decision(frozenset(range(self.rules.run.blocks)), True, reason, judged.order, error, tolerance)
+        reuse = frozenset(range(self.rules.run.blocks)) if error < tolerance else frozenset()
+        if unknown:
+            return Decision(reuse, bool(reuse), "no forecast was measured yet: evenly in noise level")
+        reason = f"forecast error {error:.4f} is {'' if reuse else 'not '}under tolerance {tolerance:.3g}"
+        return Decision(reuse, bool(reuse), reason, judged.order, error, tolerance)
 
     def _ends(self, step: int, measured: Sequence[Measured]) -> str:
-        if len(measured) < WARMUP:
+        if len(measured) < WARMUP and not self.target_speedup:
             return f"warm-up: the first {WARMUP} evaluations compute"
         if self.rules.run.ends_at_zero and step >= self.rules.run.steps - TAIL:
             return f"tail: the last {TAIL} steps compute"
@@ -115,9 +116,12 @@ class Judged:
 def judge(measured: Sequence[Measured], max_order: int, damping: float, nearest: float) -> Judged:
     """The forecast of the highest order that the newest of `measured` holds an error of.
 
-    Rates are geometric means over the run so far, or the newest less its noise where that is more.
+    Rates are geometric means over the run so far, or the newest less its noise where that is more. Where nothing was
+    measured, a frozen forecast that errs as much as the noise level moves: enough to share out a target.
     """
     order = len(measured[-1].forecast_errors[: max_order + 1]) - 1
+    if order < 0:
+        return Judged(0, 1.0, 0.0, levels(measured), nearest)
     frozen, polynomial = [], []
     for i, m in enumerate(measured):
         if len(m.forecast_errors) > order:

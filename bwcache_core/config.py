@@ -66,7 +66,7 @@ class BWCacheConfig:
     target_speedup: float = 0.0
     max_reuse: int = 6
     order: int = 1
-    damping: float = 0.7
+    damping: float = 0.5
     cache_point: str = AUTO
     cache_device: str = AUTO
     max_cache_mb: int = 0
@@ -92,7 +92,7 @@ class BWCacheConfig:
         self._check_range("tolerance", 0.0, 1.0, "0 turns reuse off")
         self._check_range("target_speedup", 0.0, 10.0, "0 is off, 2 computes half of the steps")
         self._check_range("max_reuse", 1, 100, "6 is the default")
-        self._check_range("damping", 0.0, 1.0, "0.7 is the default")
+        self._check_range("damping", 0.0, 1.0, "0.5 is the default")
         self._check_range("order", 0, 2, "0 frozen, 1 linear, 2 quadratic")
         self._check_range("threshold", 0.0, 1.0, "0 turns reuse off, 0.15 is the paper's value")
         self._check_range("reuse_interval", 0, 100, "0 means 10 % of the steps")

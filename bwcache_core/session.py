@@ -24,7 +24,7 @@ from .report import RunReport, StepReport
 from .stream import Stream, StreamKey
 
 FEW_STEPS = 8
-LEAST = 0.01  # noise, or signal, that counts: less does not matter, and its log is infinite at the ends of a schedule
+LEAST = 0.01  # of noise or of signal: less is not seen by a model, so outputs change little there
 LIGHTER = "Raise max_cache_mb, or choose adaptive with cache_point auto, which holds least."
 SAME_PLACE = 0.25  # steps: forecasts divide by the distance between places, so nearer ones count as one
 UNSEEN = (
@@ -54,12 +54,10 @@ def position_of(evaluation: int, sigma: float, sigmas: Sequence[float]) -> Posit
 
 
 def noise_level(sigma: float, sigmas: Sequence[float]) -> float:
-    """Log of noise over signal, cut off where it runs to infinity. Schedules up to 1 are flows, (1 - sigma) x + sigma n;
-    others add noise to x."""
-    if max(sigmas) > 1.0:
-        return math.log(max(sigma, LEAST))
-    sigma = min(max(sigma, LEAST), 1.0 - LEAST)
-    return math.log(sigma / (1.0 - sigma))
+    """Log of noise over signal, each with LEAST added. Schedules up to 1 are flows, (1 - sigma) x + sigma n; others add
+    noise to x."""
+    signal = 1.0 if max(sigmas) > 1.0 else max(1.0 - sigma, 0.0) + LEAST
+    return math.log((max(sigma, 0.0) + LEAST) / signal)
 
 
 class Session:

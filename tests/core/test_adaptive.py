@@ -17,9 +17,10 @@ from bwcache_pack.bwcache_core.stream import StreamKey
 STEPS = 20
 
 
-def policy(tolerance=0.1, max_reuse=6, order=1, ends_at_zero=True, damping=1.0):
-    run = RunShape(STEPS, 4, ends_at_zero, levels=tuple(range(STEPS + 1)))  # as far as the steps are
-    return AdaptivePolicy(Rules(run, 0.0, 1, 0, STEPS - 1), tolerance, max_reuse, order, damping)
+def policy(tolerance=0.1, max_reuse=6, order=1, ends_at_zero=True, damping=1.0, target=0.0):
+    levels = tuple(range(STEPS + 1))  # as far as the steps are
+    run = RunShape(STEPS, 4, ends_at_zero, widths=(1.0,) * STEPS, levels=levels)
+    return AdaptivePolicy(Rules(run, 0.0, 1, 0, STEPS - 1), tolerance, max_reuse, order, damping, target)
 
 
 def at(step, width=1.0):
@@ -98,6 +99,16 @@ def test_a_wider_step_counts_by_a_power_of_its_width():
 def test_warm_up_computes(step):
     measured = history(*[(i, [0.0, 0.0]) for i in range(step)])
     assert not policy().decide(at(step), measured).reuse
+
+
+# 20 steps as far apart in noise level, the last two of them computed. With a target of 2, 9 of steps 1 to 19 may
+# compute: one in two would take 10 (2, 4, ... 18, and 19), so it is one in three (3, 6, ... 18, and 19).
+@pytest.mark.parametrize(("step", "reused"), [(1, True), (2, True), (3, False)])
+def test_a_target_needs_no_warm_up(step, reused):
+    decision = policy(target=2.0).decide(at(step), history((0, [])))
+    assert (decision.whole_stack, decision.order) == (reused, 0)
+    assert decision.judged is None and "no forecast was measured" in decision.reason
+    assert not policy().decide(at(step), history((0, []))).reuse
 
 
 def test_the_tail_computes_only_where_the_run_ends_at_sigma_zero():

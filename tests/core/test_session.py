@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from bwcache_pack.bwcache_core import model_pass
 from bwcache_pack.bwcache_core.config import BWCacheConfig
-from bwcache_pack.bwcache_core.session import Session, step_of
+from bwcache_pack.bwcache_core.session import Session, noise_level, step_of
 from bwcache_pack.bwcache_core.similarity import token_sample
 from bwcache_pack.tests.core.toys import COND, UNCOND, Run, ToyHunyuan, ToyModel, condition, falling
 
@@ -720,3 +720,13 @@ def test_a_run_that_cannot_be_cached_well_is_warned_of(steps, settings, words):
 
 def test_an_ordinary_run_is_not_warned_of():
     assert Run(ToyModel(STACK), falling(20), start_step=2, end_step=-2).session.report.warnings == []
+
+
+# Noise over signal of a flow is sigma : 1 - sigma, each with 0.01 added; of other schedules sigma : 1.
+@pytest.mark.parametrize(
+    ("highest", "sigma", "ratio"),
+    [(1.0, 0.5, 1.0), (1.0, 1.0, 101.0), (1.0, 0.0, 1.0 / 101.0), (1.0, 0.99, 50.0), (1.0, 1.00001, 101.001),
+     (0.9, 0.5, 1.0), (14.6, 14.6, 14.61), (14.6, 0.99, 1.0), (14.6, 0.0, 0.01)],
+)
+def test_the_noise_level_is_the_log_of_noise_over_signal(highest, sigma, ratio):
+    assert noise_level(sigma, [highest, highest / 2, 0.0]) == pytest.approx(math.log(ratio))
