@@ -52,7 +52,10 @@ def taking_turns(model, turns: Turns, who: int):
 
 
 def cpu_seconds(models: Sequence, sample: Callable) -> list[float]:
-    """CPU time of sample(model) for each model, evaluation by evaluation in turn. Raises what a run raised."""
+    """CPU time of sample(model) for each model, evaluation by evaluation in turn. Raises what a run raised.
+
+    Each must be loaded by itself: a ComfyUI run that ends takes the model apart that its clones share.
+    """
     turns, seconds, errors = Turns(len(models)), [0.0] * len(models), []
 
     def run(who: int, model) -> None:

@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from ..bwcache_core.config import BWCacheConfig
-from ..tinywan.runs import EmbeddedHost, enter_comfyui
+from ..tinywan.runs import ComfyHost, EmbeddedHost, Host
 from . import indicator, whole_run
 from .account import Account
 from .clocks import clock_for
@@ -88,11 +88,12 @@ def main() -> None:
     args = parse_arguments()
     torch.set_num_threads(1)  # so that a thread's CPU time is that of its work
     root = os.environ.get("COMFYUI_PATH", "")
-    host = f"ComfyUI {enter_comfyui(Path(root))}" if root else "embedded host"
-    folder = args.out or RESULTS / f"{datetime.date.today()}-overhead-{host.replace(' ', '-').lower()}"
+    hosts = [EmbeddedHost(), *([ComfyHost(Path(root))] if root else [])]
+    name = hosts[-1].name
+    folder = args.out or RESULTS / f"{datetime.date.today()}-overhead-{name.replace(' ', '-').lower()}"
     folder.mkdir(parents=True, exist_ok=True)
-    found = measure_all(args, folder, comfyui=bool(root))
-    write_report(folder, {"conditions": conditions(args, host), **found})
+    found = measure_all(args, folder, hosts)
+    write_report(folder, {"conditions": conditions(args, name), **found})
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -111,8 +112,9 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def measure_all(args: argparse.Namespace, folder: Path, comfyui: bool) -> dict:
-    """All measurements by name, as plain lists and dicts."""
+def measure_all(args: argparse.Namespace, folder: Path, hosts: Sequence[Host]) -> dict:
+    """All measurements by name, as plain lists and dicts. hosts: the embedded one, and a ComfyUI if there is one."""
+    comfyui = len(hosts) > 1
     cases = measure_cases(args, folder / "cases.jsonl", comfyui)
     narrow = replace(WAN_14B.scaled(), width=128, heads=1, ffn=256)
     module = build(narrow, WAN_14B.blocks, torch.float32, torch.device("cpu"), comfyui)
@@ -120,7 +122,9 @@ def measure_all(args: argparse.Namespace, folder: Path, comfyui: bool) -> dict:
     with torch.inference_mode():
         accuracies = [indicator.on_tinywan(args.side, args.steps)]
         accuracies += [indicator.on_a_random_walk(*walk) for walk in indicator.WALKS[: 1 if args.quick else None]]
-    runs = whole_run.measure(EmbeddedHost(), folder / "whole_runs.jsonl", args.seeds, args.side, args.steps)
+    part = folder / "whole_runs.jsonl"
+    for host in hosts:
+        runs = whole_run.measure(host, part, args.seeds, args.side, args.steps)
     return {
         "cases": [{**asdict(c), "own_share": c.own_share, "reused_share": c.reused_share} for c in cases],
         "counts": [asdict(count) for count in counts],

@@ -40,13 +40,14 @@ def readme_lines(found: dict) -> list[str]:
         "| whole run: achieved over ideal |",
         "|---|---|---|---|---|",
     ]
-    shares = {line["method"]: f"{line['share']:.3f}" for line in found["whole_runs"]}
     for mode, method in METHODS.items():
         own, reused = (
             max(case[name] for case in found["cases"] if case["mode"] == mode) for name in ("own_share", "reused_share")
         )
+        shares = [line["share"] for line in found["whole_runs"] if line["method"] == method]
+        achieved = f"{min(shares):.3f}" if shares else "-"
         reads = max(count["host_reads"] for count in found["counts"] if count["mode"] == mode)
-        rows.append(f"| {mode} | {own:.2%} | {reused:.2%} | {reads} | {shares.get(method, '-')} |")
+        rows.append(f"| {mode} | {own:.2%} | {reused:.2%} | {reads} | {achieved} |")
     accuracy = "; ".join(f"{line['source']} {line['p95']:.1%}" for line in found["indicator"][:3])
     note = "Unevenness: standard deviation, over the video, of the logarithm of how far a token moves."
     return [*rows, "", f"Sampled change against that of all tokens, 95th percentile: {accuracy}. {note}"]
@@ -68,7 +69,7 @@ def targets_table(found: dict) -> list[str]:
     add("one read by the host per evaluation", str(reads[0]), reads[1], reads[0] <= 1)
     add("sampled change within 3 % at the 95th percentile", f"{p95[0]:.1%}", p95[1], p95[0] <= 0.03)
     if found["whole_runs"]:
-        share = min((line["share"], line["method"]) for line in found["whole_runs"])
+        share = min((line["share"], f"{line['method']}, {line['host']}") for line in found["whole_runs"])
         add("achieved over ideal speed-up at least 0.95", f"{share[0]:.3f}", share[1], share[0] >= 0.95)
     return rows
 
@@ -134,12 +135,13 @@ def indicator_table(lines: list[dict]) -> list[str]:
 
 def runs_table(lines: list[dict], c: dict) -> list[str]:
     rows = [
-        f"TinyWan at {c['side']}x{c['side']} latents, 5 frames, {c['steps']} steps of euler, cfg 3, float32, embedded host; "
+        f"TinyWan at {c['side']}x{c['side']} latents, 5 frames, {c['steps']} steps of euler, cfg 3, float32; "
         "plain and cached runs in turn at every evaluation, CPU time, medians over seeds 0 and up.",
         "",
-        "| method | seeds | steps / computed steps | achieved | achieved over ideal |",
-        "|---|---|---|---|---|",
+        "| host | method | seeds | steps / computed steps | achieved | achieved over ideal |",
+        "|---|---|---|---|---|---|",
     ]
     for a in lines:
-        rows.append(f"| {a['method']} | {a['seeds']} | {a['ideal']:.3f}x | {a['achieved']:.3f}x | {a['share']:.3f} |")
+        numbers = f"{a['seeds']} | {a['ideal']:.3f}x | {a['achieved']:.3f}x | {a['share']:.3f}"
+        rows.append(f"| {a['host']} | {a['method']} | {numbers} |")
     return rows

@@ -1,7 +1,7 @@
 """Whole runs of TinyWan where blocks dominate: the speed-up achieved, over the ideal of steps / computed steps.
 
 The plain run and the cached ones take turns at every evaluation (lockstep.py), and CPU time counts: other work may share
-the cores, and would slow one run more than another.
+the cores, and would slow one run more than another. On the embedded host, and on ComfyUI where there is one.
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ class TimedRun:
 
 @dataclass(frozen=True)
 class Achieved:
-    """One method: medians over seeds of the speed-up in CPU time, of the ideal one, and of their ratio."""
+    """One method on one host: medians over seeds of the speed-up in CPU time, of the ideal one, and of their ratio."""
 
+    host: str
     method: str
     seeds: int
     achieved: float
@@ -64,19 +65,21 @@ class Achieved:
 
 def measure(host: Host, part: Path, seeds: int, side: int, steps: int) -> list[TimedRun]:
     """The runs of every seed that `part` does not hold yet, appended to it as they end."""
-    host.sample(host.model, Job(PROMPT, 0, steps=2, side=side))  # warm-up
-    done = {run.seed for run in read_runs(part)}
+    done = {run.seed for run in read_runs(part) if run.host == host.name}
     missing = [seed for seed in range(seeds) if seed not in done]
-    for seed in tqdm(missing, desc=f"whole runs, {side}x{side} latents", unit="seed"):
+    if missing:
+        host.sample(host.model, Job(PROMPT, 0, steps=2, side=side))  # warm-up
+    for seed in tqdm(missing, desc=f"whole runs, {side}x{side} latents, {host.name}", unit="seed"):
+        runs = timed(host, seed, side, steps)
         with open(part, "a", encoding="utf-8") as file:
-            file.writelines(json.dumps(asdict(run)) + "\n" for run in timed(host, seed, side, steps))
+            file.writelines(json.dumps(asdict(run)) + "\n" for run in runs)
     return read_runs(part)
 
 
 def timed(host: Host, seed: int, side: int, steps: int) -> list[TimedRun]:
     """The plain run and one of each method, in turn."""
     stats = {method: RunStats() for method in METHODS}
-    models = [host.model, *(attach(host.model, config, stats[method]) for method, config in METHODS.items())]
+    models = [host.load(), *(attach(host.load(), config, stats[method]) for method, config in METHODS.items())]
     job = Job(PROMPT, seed, steps=steps, side=side)
     plain, *cached = cpu_seconds(models, lambda model: host.sample(model, job))
     runs = []
@@ -94,17 +97,17 @@ def read_runs(part: Path) -> list[TimedRun]:
 
 
 def summary(runs: Iterable[TimedRun]) -> list[Achieved]:
-    """One line for each method."""
-    by_method: dict[str, list[TimedRun]] = {}
+    """One line for each host and method."""
+    groups: dict[tuple[str, str], list[TimedRun]] = {}
     for run in runs:
-        by_method.setdefault(run.method, []).append(run)
+        groups.setdefault((run.host, run.method), []).append(run)
     return [
         Achieved(
-            method,
+            *names,
             len(group),
             statistics.median(run.achieved for run in group),
             statistics.median(run.ideal for run in group),
             statistics.median(run.achieved / run.ideal for run in group),
         )
-        for method, group in by_method.items()
+        for names, group in groups.items()
     ]

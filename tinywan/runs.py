@@ -53,7 +53,12 @@ class EmbeddedHost:
     samplers = ("euler", "heun")
 
     def __init__(self, checkpoint: Path = DEFAULT_PATH) -> None:
-        self.model = TinyPatcher(load_checkpoint(checkpoint))
+        self._checkpoint = checkpoint
+        self.model = self.load()
+
+    def load(self) -> TinyPatcher:
+        """A model of its own, that shares nothing with others."""
+        return TinyPatcher(load_checkpoint(self._checkpoint))
 
     def sample(self, model, job: Job) -> torch.Tensor:
         """Clean latents of one job."""
@@ -87,8 +92,13 @@ class ComfyHost:
 
         comfy.utils.PROGRESS_BAR_ENABLED = False
         self.name = f"ComfyUI {version}"
-        self.model = comfy.sd.load_diffusion_model(str(checkpoint))
+        self._load = lambda: comfy.sd.load_diffusion_model(str(checkpoint))
         self._ksampler = nodes.common_ksampler
+        self.model = self.load()
+
+    def load(self):
+        """A model of its own: clones share one, which ComfyUI takes apart when a run of any of them ends."""
+        return self._load()
 
     @torch.inference_mode()
     def sample(self, model, job: Job) -> torch.Tensor:

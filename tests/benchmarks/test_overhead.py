@@ -151,7 +151,9 @@ def test_what_was_achieved_is_the_median_over_seeds():
     def run(seed, seconds):
         return TimedRun("paper", seed, 64, 20, "host", 20, 10, seconds, 40.0)
 
-    (line,) = whole_run.summary([run(0, 20.0), run(1, 25.0), run(2, 40.0)])
+    other = TimedRun("paper", 0, 64, 20, "other host", 20, 10, 40.0, 40.0)
+    line, apart = whole_run.summary([run(0, 20.0), run(1, 25.0), run(2, 40.0), other])
+    assert (apart.host, apart.achieved) == ("other host", 1.0)
     assert (line.method, line.seeds, line.ideal) == ("paper", 3, 2.0)
     assert (line.achieved, line.share) == (1.6, 0.8)
 
@@ -171,14 +173,14 @@ def found_by(own=0.01, reads=1, p95=0.01, share=0.99) -> dict:
         "cases": [case, {**case, "shape": "b", "own_share": 0.0}],
         "counts": [{"mode": "output", "action": "compute", "host_reads": reads}],
         "indicator": [{"source": "walk", "sampled": 256, "p95": p95}, {"source": "walk", "sampled": 512, "p95": 1.0}],
-        "whole_runs": [{"method": "adaptive", "share": share}],
+        "whole_runs": [{"host": "a host", "method": "adaptive", "share": share}],
     }
 
 
 @pytest.mark.parametrize(
     ("measured", "missed"),
     [({}, ""), ({"own": 0.02}, "2.00% | a, output"), ({"reads": 2}, "2 | output, compute"),
-     ({"p95": 0.04}, "4.0% | walk"), ({"share": 0.9}, "0.900 | adaptive")],
+     ({"p95": 0.04}, "4.0% | walk"), ({"share": 0.9}, "0.900 | adaptive, a host")],
 )  # fmt: skip
 def test_a_missed_target_is_told_with_its_place(measured, missed):
     rows = [row for row in targets_table(found_by(**measured)) if "**missed**" in row]
