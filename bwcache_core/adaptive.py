@@ -76,20 +76,19 @@ class AdaptivePolicy:
         if not self.target_speedup:
             return self.tolerance
         run = self.rules.run
-        per_step = max(1.0, position.evaluation / max(position.step, 1))
-        budget = computed_allowed(round(run.steps * per_step), self.target_speedup) - len(measured)
+        per_step = max(1, round(position.evaluation / max(position.step, 1)))
+        budget = computed_allowed(run.steps * per_step, self.target_speedup) - len(measured)
+        coming = [step for step in range(position.step, run.steps) for _ in range(per_step)]
+        in_a_row = position.evaluation - measured[-1].position.evaluation - 1
 
         def predict(step: int, earlier: Sequence[float]) -> float:
             return self._weight(run.widths[step]) * judged.error_at(run.levels[step], earlier)
 
-        def must_compute(step: int, newest: float) -> bool:
-            return bool(self._ends(step, measured)) or step - newest > self.max_reuse or step > self.rules.end_step
+        def must_compute(step: int, reused: int) -> bool:
+            return bool(self._ends(step, measured)) or reused >= self.max_reuse or step > self.rules.end_step
 
         def needed(tolerance: float) -> int:
-            steps = range(position.step, run.steps)
-            newest = measured[-1].position.coordinate
-            count = computed_needed(steps, newest, judged.nodes, run.levels, predict, tolerance, must_compute)
-            return round(per_step * count)
+            return computed_needed(coming, in_a_row, judged.nodes, run.levels, predict, tolerance, must_compute)
 
         return tolerance_for(budget, needed)
 

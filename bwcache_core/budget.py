@@ -19,22 +19,24 @@ def computed_allowed(evaluations: int, target_speedup: float) -> int:
 
 
 def computed_needed(
-    steps: Sequence[int], newest: float, nodes: Sequence[float], levels: Sequence[float],
-    predict: Callable[[int, Sequence[float]], float], tolerance: float, must_compute: Callable[[int, float], bool],
+    steps: Sequence[int], reused: int, nodes: Sequence[float], levels: Sequence[float],
+    predict: Callable[[int, Sequence[float]], float], tolerance: float, must_compute: Callable[[int, int], bool],
 ) -> int:
-    """Evaluations computed over the coming `steps` if errors stay as predicted.
+    """How many of the evaluations to come are computed if errors stay as predicted.
 
-    newest: step of the last computed evaluation. nodes: noise levels of the computed ones, newest first. levels: of all
-    steps. predict(step, nodes): error of a forecast at a step. must_compute(step, newest): rules that hold whatever
-    the error.
+    steps: the step of each. reused: evaluations reused in a row so far. nodes: noise levels of the computed ones, newest
+    first. levels: of all steps. predict(step, nodes): error of a forecast at a step. must_compute(step, reused): rules
+    that hold whatever the error.
     """
     count = 0
     nodes = list(nodes)
     for step in steps:
-        if must_compute(step, newest) or predict(step, nodes) >= tolerance:
+        if not must_compute(step, reused) and predict(step, nodes) < tolerance:
+            reused += 1
+            continue
+        count, reused = count + 1, 0
+        if nodes[0] != levels[step]:
             nodes.insert(0, levels[step])
-            newest = step
-            count += 1
     return count
 
 

@@ -229,19 +229,30 @@ def test_tolerance_zero_is_the_plain_model():
 
 
 def test_the_budget_counts_what_a_tolerance_would_compute():
-    # Frozen forecasts err by 1 per step since the newest node; node 0 is computed, steps 1 to 6 are to come.
+    # Frozen forecasts err by 1 per step since the newest node; step 0 is computed, steps 1 to 6 are to come.
     # Tolerance 2.5 reuses 1 and 2, computes 3, reuses 4 and 5, computes 6.
     places = range(10, 18)
 
     def needed(tolerance):
-        nodes = (0.0, [10.0], places)
-        return computed_needed(range(1, 7), *nodes, lambda step, n: places[step] - n[0], tolerance, lambda *_: False)
+        return computed_needed(range(1, 7), 0, [10.0], places, lambda step, n: places[step] - n[0], tolerance, lambda *_: False)
 
     assert [needed(t) for t in (0.5, 1.5, 2.5, 3.5, 9.0)] == [6, 3, 2, 1, 0]
     assert tolerance_for(2, needed) == pytest.approx(2.0, rel=0.01)
-    late = computed_needed(range(1, 7), 0.0, [10.0], places, lambda *_: 0.0, 1.0, lambda step, newest: step >= 5)
-    spaced = computed_needed(range(1, 7), 0.0, [10.0], places, lambda *_: 0.0, 1.0, lambda step, newest: step > newest + 2)
-    assert (late, spaced) == (2, 2)
+    late = computed_needed(range(1, 7), 0, [10.0], places, lambda *_: 0.0, 1.0, lambda step, reused: step >= 5)
+    spaced = computed_needed(range(1, 7), 0, [10.0], places, lambda *_: 0.0, 1.0, lambda step, reused: reused >= 2)
+    begun = computed_needed(range(1, 7), 2, [10.0], places, lambda *_: 0.0, 1.0, lambda step, reused: reused >= 2)
+    assert (late, spaced, begun) == (2, 2, 2)
+
+
+def test_of_two_evaluations_at_one_place_the_second_may_be_near_enough():
+    # As above, each step twice, an evaluation at the place of the newest node half a step away. Tolerance 0.4 computes
+    # all; 0.6 one of each two; 1.5 reuses 1, 1, computes 2, reuses 2, 3, 3, computes 4, reuses 4, 5, 5.
+    def needed(tolerance):
+        steps, places = [1, 1, 2, 2, 3, 3, 4, 4, 5, 5], range(10, 18)
+        return computed_needed(steps, 0, [10.0], places, lambda step, n: max(places[step] - n[0], 0.5), tolerance,
+                               lambda *_: False)
+
+    assert [needed(t) for t in (0.4, 0.6, 1.5)] == [10, 5, 2]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ SETTINGS = {
 DECISIONS = {  # of every ComfyUI; c = computed, r = reused, p = some blocks reused
     "paper": "ccrrccrrcccc",
     "per block": "ccrcrcppcpcc",
-    "adaptive": "cccrrrcrrccc",
+    "adaptive": "ccrrrcrcrccc",
 }
 
 
