@@ -84,7 +84,7 @@ class FeatureHistory:
         earlier = [(node, old) for node, old in self.samples if node != coordinate]
         differences = []
         for count in range(1, len(earlier) + 1):
-            differences.append(extrapolate(earlier[-count:], coordinate, self.damping) - sample)
+            differences.append(extrapolate(earlier[-count:], coordinate, self.damping).sub_(sample))
         return differences
 
     def nodes(self, count: int) -> list[tuple[float, torch.Tensor]]:

@@ -198,7 +198,7 @@ class ModelPass:
         chunked = {name: (out[name].chunk(count), before[name].chunk(count)) for name in names}
         for j, stream in enumerate(self.streams):
             for name, (after, rows) in chunked.items():
-                stream.keep_residual(block, name, after[j] - rows[j])
+                stream.keep_residual(block, name, after[j], rows[j])
 
     def _copies(self, args: Features) -> Features:
         """Block inputs as they are now: HunyuanVideo's blocks write into them."""

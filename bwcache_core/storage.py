@@ -30,8 +30,12 @@ class Buffer:
         here = (self._tensor.shape, self._tensor.dtype, self.home)
         return here == (tensor.shape, tensor.dtype, tensor.device)
 
-    def put(self, tensor: torch.Tensor) -> None:
-        """Copy `tensor` here, over what was here. It must fit."""
+    def put(self, tensor: torch.Tensor, minus: torch.Tensor | None = None) -> None:
+        """Copy `tensor`, or what it has over `minus`, here, over what was here. It must fit."""
+        if minus is not None and self._tensor.device == self.home:
+            torch.sub(tensor, minus, out=self._tensor)
+            return
+        tensor = tensor if minus is None else tensor - minus
         self._tensor.copy_(tensor, non_blocking=self._asynchronous)
 
     def get(self) -> torch.Tensor:
@@ -49,9 +53,11 @@ def host_memory(shape: torch.Size, dtype: torch.dtype, pinned: bool) -> torch.Te
     return torch.empty(shape, dtype=dtype)
 
 
-def stored(buffer: Buffer | None, tensor: torch.Tensor, on_host: bool) -> Buffer:
-    """A buffer that holds a copy of `tensor`: `buffer` where that fits, else a new one."""
+def stored(
+    buffer: Buffer | None, tensor: torch.Tensor, on_host: bool, minus: torch.Tensor | None = None
+) -> Buffer:
+    """A buffer that holds a copy of `tensor`, or of `tensor - minus`: `buffer` where that fits, else a new one."""
     if buffer is None or not buffer.fits(tensor):
         buffer = Buffer(tensor, on_host)
-    buffer.put(tensor)
+    buffer.put(tensor, minus)
     return buffer

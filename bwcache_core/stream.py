@@ -77,10 +77,10 @@ class Stream:
         self.samples.clear()
         self.residuals.clear()
 
-    def keep_residual(self, block: int, name: str, residual: torch.Tensor) -> None:
-        """Keep a copy of what `block` added to the feature `name`, over the last one."""
+    def keep_residual(self, block: int, name: str, after: torch.Tensor, before: torch.Tensor) -> None:
+        """Keep what `block` added to the feature `name`, over the last one."""
         kept = self.residuals.setdefault(block, {})
-        kept[name] = stored(kept.get(name), residual, self.history.on_host)
+        kept[name] = stored(kept.get(name), after, self.history.on_host, minus=before)
 
     @property
     def nbytes(self) -> int:

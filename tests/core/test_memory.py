@@ -196,10 +196,10 @@ def test_host_memory_gives_the_same_bits(monkeypatch, settings, dtype):
 
 
 def stored_in(kind: type[Buffer]):
-    def stored(buffer, tensor, on_host):
+    def stored(buffer, tensor, on_host, minus=None):
         assert on_host
         buffer = buffer or kind(tensor, on_host)
-        buffer.put(tensor)
+        buffer.put(tensor, minus)
         return buffer
 
     return stored

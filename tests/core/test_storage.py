@@ -47,6 +47,17 @@ def test_a_place_is_used_again_if_it_fits():
         assert torch.equal(fresh.get(), other)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_difference_is_written_where_it_is_kept(dtype):
+    after, before = noise(1, dtype), noise(2, dtype)
+    buffer = stored(None, after, on_host=False, minus=before)
+    place = buffer.get().data_ptr()
+    assert torch.equal(buffer.get(), after - before)
+    buffer.put(before, minus=after)
+    assert (buffer.get().data_ptr(), torch.equal(buffer.get(), before - after)) == (place, True)
+    assert torch.equal(after, noise(1, dtype))
+
+
 def test_a_strided_tensor_is_kept_as_it_reads():
     tensor = noise(1).movedim(1, 2)
     assert torch.equal(stored(None, tensor, on_host=True).get(), tensor)
@@ -75,11 +86,14 @@ class Accelerator:
     device = SimpleNamespace(type="cuda")
     shape, dtype = torch.Size((2, 5, 3)), torch.float32
 
+    def __sub__(self, other) -> Accelerator:
+        return Accelerator()
+
 
 class HostMemory:
     """Stands for pinned host memory."""
 
-    nbytes = 120
+    nbytes, device = 120, SimpleNamespace(type="cpu")
 
     def __init__(self, pinned: bool) -> None:
         self.pinned, self.calls = pinned, []
@@ -103,8 +117,9 @@ def test_copies_of_an_accelerator_wait_only_where_memory_is_not_pinned(monkeypat
     buffer = Buffer(tensor, on_host=True)
     buffer.put(tensor)
     buffer.get()
+    buffer.put(tensor, minus=tensor)
     assert asked == [(tensor.shape, torch.float32, True)]
-    assert memory.calls == [("from", "cuda", granted), ("to", "cuda", granted)]
+    assert memory.calls == [("from", "cuda", granted), ("to", "cuda", granted), ("from", "cuda", granted)]
 
 
 def test_memory_that_cannot_be_pinned_is_taken_all_the_same(monkeypatch):
