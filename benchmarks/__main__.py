@@ -78,6 +78,7 @@ def report(folder: Path, host: Host, args: argparse.Namespace) -> None:
     note = f"TinyWan, {2 * args.side}x{2 * args.side} pixels, {host.name}"
     summary.save_charts(all_marks, folder, note)
     lines = [f"# Fidelity and speed, {datetime.date.today()}", "", *conditions(host, args, points), ""]
+    lines += ["## Where adaptive is ahead", "", *summary.leads(all_marks), ""]
     for steps, cfg in sorted({(setting.steps, setting.cfg) for setting in all_marks}):
         lines += [f"## PSNR in dB, {steps} steps, cfg {cfg:g}", "", summary.overview(all_marks, steps, cfg), ""]
     for setting, setting_marks in all_marks.items():

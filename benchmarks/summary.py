@@ -27,6 +27,7 @@ STYLES = {  # colour and marker; ours are solid, others dashed
     "MagCache signal": ("#7f8c8d", "*"),
     "first block signal": ("#2a9d8f", "h"),
 }
+ADAPTIVE = ("adaptive", "adaptive target")
 OURS = ("adaptive", "adaptive target", "paper", "per block")
 
 
@@ -107,6 +108,22 @@ def overview(all_marks: dict[Setting, list[Mark]], steps: int, cfg: float) -> st
     return method_table(
         {f"{setting.sampler} {s:g}x": fronts_at(found, s) for setting, found in chosen for s in OVERVIEW}
     )
+
+
+def leads(all_marks: dict[Setting, list[Mark]]) -> list[str]:
+    """Markdown: in how many places adaptive is ahead of all other methods, and where it is not."""
+    lines, places = [], 0
+    for setting, found in all_marks.items():
+        name = f"{setting.sampler}, {setting.steps} steps, cfg {setting.cfg:g}"
+        for speedup in GRID:
+            fronts = {method: psnr for method, psnr in fronts_at(found, speedup).items() if psnr is not None}
+            best = max(fronts, key=fronts.get, default=None)
+            places += best is not None
+            if best not in (None, *ADAPTIVE):
+                ours = max((fronts[method] for method in ADAPTIVE if method in fronts), default=None)
+                behind = "adaptive has no setting there" if ours is None else f"adaptive {ours:.1f}"
+                lines.append(f"- {name}, {speedup:g}x: {best} {fronts[best]:.1f} dB, {behind}")
+    return [f"In {places - len(lines)} of {places} places (settings by speed-ups) adaptive is ahead. Not in:", "", *lines]
 
 
 def fronts_at(setting_marks: Sequence[Mark], speedup: float) -> dict[str, float | None]:

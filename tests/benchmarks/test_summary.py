@@ -5,7 +5,7 @@ import torch
 
 from bwcache_pack.benchmarks.front import Point, Setting, read_points
 from bwcache_pack.benchmarks.rivals import FirstBlock, MagCache, ResidualState, TeaCache, magnitude_ratios
-from bwcache_pack.benchmarks.summary import front_at, front_table, marks
+from bwcache_pack.benchmarks.summary import front_at, front_table, leads, marks
 
 
 def point(method, setting, speedup, psnr, prompt="red circle moving left"):
@@ -39,6 +39,18 @@ def test_the_best_of_a_column_is_bold():
     (setting_marks,) = marks(points).values()
     rows = front_table(setting_marks).splitlines()
     assert rows[2].count("**") == 14 and rows[3].count("**") == 0
+
+
+def test_places_where_adaptive_is_behind_are_named():
+    points = [point(m, s, v, p) for m, s, v, p in [
+        ("adaptive", "a", 1.4, 50.0), ("adaptive", "b", 2.4, 40.0),
+        ("fewer steps", "a", 1.4, 30.0), ("fewer steps", "b", 2.4, 50.0), ("fewer steps", "c", 3.1, 20.0),
+    ]]
+    # adaptive falls from 50 to 40, fewer steps rises from 30 to 50: behind at 2.25x, and without a setting from 2.5x on
+    first, _, *behind = leads(marks(points))
+    assert first.startswith("In 3 of 7 places")
+    assert behind[0] == "- euler, 30 steps, cfg 5, 2.25x: fewer steps 47.0 dB, adaptive 41.5"
+    assert len(behind) == 4 and all(line.endswith("adaptive has no setting there") for line in behind[1:])
 
 
 def test_a_line_cut_off_by_an_interruption_is_left_out(tmp_path):
