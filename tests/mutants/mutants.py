@@ -102,7 +102,7 @@ MUTANTS = [
     ),
     Mutant(
         "no error is small enough at tolerance 0", OFF, "bwcache_core/adaptive.py",
-        "if error >= tolerance:", "if error >= tolerance + 1e-6:",
+        "if error < tolerance else", "if error < tolerance + 1e-6 else",
         (f"{ADAPTIVE}::test_tolerance_zero_never_reuses",),
     ),
     Mutant(
@@ -160,7 +160,7 @@ MUTANTS = [
     ),
     Mutant(
         "no warm-up", ENDS, "bwcache_core/adaptive.py",
-        "if len(measured) < WARMUP:", "if len(measured) < 1:", (f"{ADAPTIVE}::test_warm_up_computes",),
+        "len(measured) < WARMUP", "len(measured) < 1", (f"{ADAPTIVE}::test_warm_up_computes",),
     ),
     Mutant(
         "no tail", ENDS, "bwcache_core/adaptive.py",
