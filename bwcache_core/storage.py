@@ -18,7 +18,7 @@ class Buffer:
             if on_host and self.home.type != "cpu":
                 self._tensor = host_memory(like.shape, like.dtype, pinned=self.home.type == "cuda")
             else:
-                self._tensor = torch.empty(like.shape, dtype=like.dtype, device=self.home)
+                self._tensor = torch.empty_like(like)  # its strides too: HunyuanVideo's image tokens are transposed
         self._asynchronous = self._tensor.is_pinned()  # a copy to other host memory must be waited for
 
     @property

@@ -58,6 +58,12 @@ def test_a_difference_is_written_where_it_is_kept(dtype):
     assert torch.equal(after, noise(1, dtype))
 
 
+def test_a_place_lies_in_memory_as_what_it_is_for():
+    """Else every copy would transpose, which takes ten times as long."""
+    tensor = noise(1).movedim(1, 2)
+    assert stored(None, tensor, on_host=False).get().stride() == tensor.stride()
+
+
 def test_a_strided_tensor_is_kept_as_it_reads():
     tensor = noise(1).movedim(1, 2)
     assert torch.equal(stored(None, tensor, on_host=True).get(), tensor)
