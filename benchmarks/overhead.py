@@ -38,6 +38,7 @@ MODES = {
     "per block": BWCacheConfig(mode="per block", threshold=1.0, reuse_interval=100, start_step=COMPUTED),
 }
 TIMED = ("output", "features", "per block")  # paper costs what features does, less the forecasts it does not judge
+SHARES = ("own_share", "reused_model_share", "reused_own_share", "reused_share")
 NARROW = 8  # of width, in --quick
 
 
@@ -78,9 +79,19 @@ class Case:
         return self.own * self.depth / self.full_step
 
     @property
+    def reused_model_share(self) -> float:
+        """What the model itself runs in a reused evaluation (embeddings, text refiner, head), over a computed one."""
+        return (self.reused - self.reused_own) / self.full_step
+
+    @property
+    def reused_own_share(self) -> float:
+        """What the cache adds to a reused evaluation, over a computed one, again as if paid for each block."""
+        return self.reused_own * self.depth / self.full_step
+
+    @property
     def reused_share(self) -> float:
-        """A reused evaluation over a computed one at full depth, the cache's part again for each block."""
-        return (self.reused - self.reused_own + self.reused_own * self.depth) / self.full_step
+        """A reused evaluation over a computed one at full depth."""
+        return self.reused_model_share + self.reused_own_share
 
 
 def main() -> None:
@@ -126,7 +137,7 @@ def measure_all(args: argparse.Namespace, folder: Path, hosts: Sequence[Host]) -
     for host in hosts:
         runs = whole_run.measure(host, part, args.seeds, args.side, args.steps)
     return {
-        "cases": [{**asdict(c), "own_share": c.own_share, "reused_share": c.reused_share} for c in cases],
+        "cases": [{**asdict(c), **{name: getattr(c, name) for name in SHARES}} for c in cases],
         "counts": [asdict(count) for count in counts],
         "indicator": [asdict(accuracy) for accuracy in accuracies],
         "whole_runs": [asdict(line) for line in whole_run.summary(runs)],

@@ -23,7 +23,7 @@ class Shape:
 
     latent: channels, frames, height, width of 81 (Wan 14B), 121 or 129 frames of video. patch: tokens take patch x
     patch latent pixels. blocks: of the full model. ffn: width of the feed-forward. scale: what frames and sides are
-    divided by on the CPU, to some hundred tokens: more than are sampled.
+    divided by on the CPU, to some hundred tokens: more than are sampled, and enough that the text does not outweigh them.
     """
 
     name: str
@@ -52,13 +52,13 @@ class Shape:
 WAN_14B = Shape("Wan 14B, 480p", WAN, 5120, 40, 13824, 40, (16, 21, 60, 104))
 WAN_5B = Shape("Wan 5B, 480p", WAN, 3072, 24, 14336, 30, (48, 31, 30, 52), scale=(10, 2))
 HUNYUAN_VIDEO = Shape("HunyuanVideo, 480p", HUNYUAN, 3072, 24, 12288, 60, (16, 33, 60, 106))
-HUNYUAN_15 = Shape("HunyuanVideo 1.5, 480p", HUNYUAN, 2048, 16, 8192, 54, (32, 31, 30, 53), patch=1)
+HUNYUAN_15 = Shape("HunyuanVideo 1.5, 480p", HUNYUAN, 2048, 16, 8192, 54, (32, 31, 30, 53), patch=1, scale=(5, 2))
 SHAPES = (
     WAN_14B, WAN_5B, HUNYUAN_VIDEO, HUNYUAN_15,
     replace(WAN_14B, name="Wan 14B, 720p", latent=(16, 21, 90, 160)),
     replace(WAN_5B, name="Wan 5B, 720p", latent=(48, 31, 44, 80)),
     replace(HUNYUAN_VIDEO, name="HunyuanVideo, 720p", latent=(16, 33, 90, 160)),
-    replace(HUNYUAN_15, name="HunyuanVideo 1.5, 720p", latent=(32, 31, 45, 80)),
+    replace(HUNYUAN_15, name="HunyuanVideo 1.5, 720p", latent=(32, 31, 45, 80), scale=(5, 3)),
 )  # fmt: skip
 
 

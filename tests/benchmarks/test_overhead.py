@@ -77,6 +77,8 @@ def test_shares_of_a_case_by_hand():
     case = overhead.Case("a", "features", 300, 3000, 2, 40, 3.0, 4.0, 0.031, 4.2, 0.124, 7)
     assert case.full_step == 124.0
     assert case.own_share == pytest.approx(0.031 * 20 / 124)
+    assert case.reused_model_share == pytest.approx((4.2 - 0.124) / 124)
+    assert case.reused_own_share == pytest.approx(0.124 * 20 / 124)
     assert case.reused_share == pytest.approx((4.2 - 0.124 + 0.124 * 20) / 124)
 
 
@@ -221,5 +223,5 @@ def test_the_shares_in_the_result_file_follow_from_its_times():
     names = list(overhead.Case.__dataclass_fields__)
     for stored in result_file()["cases"]:
         case = overhead.Case(**{name: stored[name] for name in names})
-        assert case.own_share == pytest.approx(stored["own_share"])
-        assert case.reused_share == pytest.approx(stored["reused_share"])
+        for name in overhead.SHARES:
+            assert getattr(case, name) == pytest.approx(stored[name])
