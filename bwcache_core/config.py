@@ -10,7 +10,7 @@ PER_BLOCK = "per block"
 MODES = (ADAPTIVE, PAPER, PER_BLOCK)
 
 CUSTOM = "custom"
-PRESETS = {"quality": 0.01, "balanced": 0.03, "fast": 0.06}  # tolerance of adaptive; measured: benchmarks/NOTES.md
+PRESETS = {"quality": 0.008, "balanced": 0.03, "fast": 0.06}  # tolerance of adaptive; measured: benchmarks/NOTES.md
 
 FEATURES = "features"
 OUTPUT = "output"
