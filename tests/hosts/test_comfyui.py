@@ -342,3 +342,14 @@ def test_the_ksampler_node_runs_as_the_suite_does(lab):
     assert whole == cached.actions
     assert len(cached.stats.runs[1].steps) == 4
     assert "reuse" in whole
+
+
+@pytest.mark.parametrize("target", [1.5, 2.0, 2.5])
+@pytest.mark.parametrize("sampler", ["euler", "uni_pc", "heun", "dpm_2"])
+def test_a_target_speedup_is_landed_on_whatever_the_sampler_evaluates(lab, sampler, target):
+    """heun evaluates each sigma twice, dpm_2 another one in the middle of each step. Every evaluation counts."""
+    cached = lab.cached(target_speedup=target)
+    lab.sample(cached.model, sampler=sampler, steps=20)
+    report = cached.report
+    computed = report.evaluations - report.evaluations_reused
+    assert report.evaluations / computed == pytest.approx(target, rel=0.05)
