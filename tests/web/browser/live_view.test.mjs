@@ -238,7 +238,7 @@ test("the node's help page opens with all its text and pictures", async () => {
 });
 
 test("the panel follows the theme", async () => {
-  await comfy.openPrompt(prompt({ steps: 10 }));
+  await comfy.openPrompt(prompt({ steps: 10, apply: { target_speedup: 2 } }));
   const panel = () => comfy.run(() => getComputedStyle(document.querySelector(".bwcache-view")).backgroundColor);
   const dark = await panel();
   await comfy.run(() => window.app.extensionManager.setting.set("Comfy.ColorPalette", "light"));
@@ -255,7 +255,7 @@ test("the panel follows the theme", async () => {
 test("in Nodes 2.0", async () => {
   await comfy.configure({ "Comfy.VueNodes.Enabled": true });
   await comfy.load();
-  await comfy.openPrompt(prompt({ steps: 10 }));
+  await comfy.openPrompt(prompt({ steps: 10, apply: { target_speedup: 2 } }));
   await comfy.page.waitForSelector("[data-node-id='3'] .bwcache-view");
   assert.equal((await comfy.view()).state, "rest");
   await comfy.ended(await comfy.queue());
