@@ -105,11 +105,11 @@ def conditions(host: Host, args: argparse.Namespace, points: list[front.Point]) 
         ["git", "rev-parse", "--short", "HEAD"], cwd=RESULTS, capture_output=True, text=True
     ).stdout.strip()
     return [
-        f"- Host: {host.name}, torch {torch.__version__}, Python {platform.python_version()}, commit {commit}.",
+        f"- Host: {host.name}, torch {torch.__version__}, Python {platform.python_version()}; written at commit {commit}.",
         f"- Machine: {platform.machine()}, {os.cpu_count()} cores, {'a GPU' if torch.cuda.is_available() else 'no GPU'}; "
         f"{args.threads} thread(s), float32. Other work shared the machine, so no wall time is reported here.",
-        f"- Model: TinyWan, {2 * args.side}x{2 * args.side} pixels, 5 frames; {len(prompts)} prompts, seeds {seeds}, "
-        'scheduler "simple", shift 8.',
+        f"- Model: TinyWan, {2 * args.side}x{2 * args.side} pixels, 5 frames; {len(prompts)} prompts, seeds {seeds}; where "
+        'a setting has fewer, its column "runs" says so. Scheduler "simple", shift 8.',
         "- Speed-up: block executions of the uncached run over those of the method. "
         "Fidelity: against the uncached run of the same seed; clips that are equal count as 100 dB.",
         "- EasyCache and LazyCache are ComfyUI's own, with their input protected (they write into it in float32). "
