@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -201,12 +202,21 @@ def test_workers_that_sample_different_latents_have_a_report_each(actors):
     assert [run.cache_bytes for run in together.runs] == [20, 40]
 
 
+def kill(actor) -> None:
+    """End an actor, and wait until it has: Ray only asks it to, and it may answer a few more calls."""
+    ray.kill(actor)
+    deadline = time.monotonic() + 60
+    with pytest.raises(ray.exceptions.RayActorError):
+        while time.monotonic() < deadline:
+            ray.get(actor.all.remote())
+
+
 def test_reports_that_were_read_stay_when_ray_ends(actors, monkeypatch, caplog):
     collector = ray_actors().new_collector()
     ray.get(collector.add.remote(0, asdict(RunReport("paper", 0.1, 2, 1, 4, [1.0, 0.0]))))
     stats = ray_actors().GatheredStats(collector, [0])
     assert len(stats.runs) == 1
-    ray.kill(collector)
+    kill(collector)
     assert len(stats.runs) == 1
     assert "ended with their cluster" in caplog.text
     caplog.clear()
