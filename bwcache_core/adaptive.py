@@ -59,7 +59,7 @@ class AdaptivePolicy:
         if unknown:
             return Decision(reuse, bool(reuse), "no forecast was measured yet: evenly in noise level")
         reason = f"forecast error {error:.4f} is {'' if reuse else 'not '}under tolerance {tolerance:.3g}"
-        return Decision(reuse, bool(reuse), reason, judged.order, error, tolerance)
+        return Decision(reuse, bool(reuse), reason, min(self.max_order, len(judged.nodes) - 1), error, tolerance)
 
     def _ends(self, step: int, measured: Sequence[Measured]) -> str:
         if len(measured) < WARMUP and not self.target_speedup:

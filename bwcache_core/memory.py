@@ -1,9 +1,10 @@
 """What a run will hold, in bytes, worked out from shapes before it samples.
 
 With T = the bytes of one condition's cached tensor, S = the bytes of its sample (at most `tokens` of its places) and
-p = the order of the forecast (0 in "paper"), one condition holds
+p = the order of the forecast (0 in "paper"), c = the tensors that the corrector carries (corrector.py: at most 2), one
+condition holds
 
-    output cached     (p + 1) (T + S)                                            T = B x C x frames x H x W numbers
+    output cached     (p + 1) (T + S) + c T                                      T = B x C x frames x H x W numbers
     features cached   (p + 1) (T + S) + a sample of every other measured block   T = B x L x D
     per block         a residual and a sample of every block                     T = B x L x D, text included
 
@@ -59,18 +60,18 @@ class Footprint:
         return Footprint(self.tensors + other.tensors, self.samples + other.samples)
 
 
-def footprint(config: BWCacheConfig, shapes: Sequence[ConditionShape]) -> Footprint | None:
-    """Bytes that a run over these conditions will hold. None where that depends on shapes that are not known."""
+def footprint(config: BWCacheConfig, shapes: Sequence[ConditionShape], carried: int = 0) -> Footprint | None:
+    """Bytes that a run over these conditions will hold; carried: tensors of the corrector for each. None where that depends on shapes that are not known."""
     if not shapes or not (config.caches_output or all(shape.width and shape.hidden for shape in shapes)):
         return None
-    return sum((_of_condition(config, shape) for shape in shapes), Footprint())
+    return sum((_of_condition(config, shape, carried) for shape in shapes), Footprint())
 
 
-def _of_condition(config: BWCacheConfig, shape: ConditionShape) -> Footprint:
+def _of_condition(config: BWCacheConfig, shape: ConditionShape, carried: int) -> Footprint:
     kept = config.forecast_order + 1
     if config.caches_output:
         row = shape.rows * shape.channels * shape.output_itemsize
-        return Footprint(kept * row * shape.places, kept * row * min(shape.places, config.tokens))
+        return Footprint((kept + carried) * row * shape.places, kept * row * min(shape.places, config.tokens))
     row = shape.rows * shape.width * shape.itemsize
     samples = {b: row * min(shape.hidden[b], config.tokens) for b in config.monitored_blocks(len(shape.hidden))}
     if config.mode == PER_BLOCK:

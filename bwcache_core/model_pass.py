@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from .corrector import Served, corrected, correction_weights
+from .corrector import SamplerStep, Served, correction, weighted
 from .measurement import CachedSums, DeviceSums, cached_sums, device_sums
 from .policy import Decision, Position
 from .similarity import sample_output, sample_tokens, token_sample
@@ -46,7 +46,8 @@ class PassSettings:
 class ModelPass:
     """Runs the blocks of one model call, batched over `streams` (equal numbers of rows each, in batch order).
 
-    corrects: a computed output makes up for the reused ones before it. Tensors handed in are never kept and never
+    sampler: what the sampler does at each evaluation; computed outputs make up for the reused ones before them where it is
+    known. Tensors handed in are never kept and never
     written; tensors handed out are fresh or the caller's own.
     """
 
@@ -56,9 +57,9 @@ class ModelPass:
         position: Position,
         decision: Decision,
         streams: Sequence[Stream],
-        corrects: bool = False,
+        sampler: Sequence[SamplerStep] = (),
     ) -> None:
-        self.corrects = corrects
+        self.sampler = sampler
         self.settings = settings
         self.position = position
         self.decision = decision
@@ -92,7 +93,7 @@ class ModelPass:
 
     @torch.compiler.disable
     def _keep_output(self, output: torch.Tensor) -> torch.Tensor:
-        result = self._correct(output) if self.corrects else output
+        result = self._correct(output) if self.sampler else output
         self._keep(output, sample_output(output, self._index(output.flatten(2).shape[2], output.device)))
         return result
 
@@ -117,7 +118,7 @@ class ModelPass:
         """Commit what was computed; call it only when the whole model call went through. Returns the unread sums."""
         for stream in self.streams:
             stream.evaluation = self.position.evaluation
-            stream.served = [*stream.served, Served(self.position, self.decision.order)] if self.reused else []
+            stream.served = [*stream.served, self._served()] if self.reused else []
         if not self._cached:
             return []
         chunked = {block: tokens.chunk(len(self.streams)) for block, tokens in self._samples.items()}
@@ -131,17 +132,24 @@ class ModelPass:
 
     def _correct(self, output: torch.Tensor) -> torch.Tensor:
         """`output` with what the conditions' reused evaluations lack added. The caller's tensor where nothing does."""
-        if not any(stream.served for stream in self.streams):
+        if not any(stream.served or stream.carried for stream in self.streams):
             return output
         chunks = output.chunk(len(self.streams))
         return joined([self._correct_stream(s, rows) for s, rows in zip(self.streams, chunks, strict=True)])
 
     def _correct_stream(self, stream: Stream, output: torch.Tensor) -> torch.Tensor:
-        if not stream.served or not self._is_recent(stream):
+        if not self._is_recent(stream):
+            stream.carried.clear()
             return output
         nodes, earlier = zip(*stream.history.nodes(len(stream.history)), strict=True)
-        weights = correction_weights(nodes, stream.served, self.position, stream.history.damping)
-        return corrected(output, earlier, weights) if weights else output
+        tensors = [*(buffer.get() for buffer in stream.carried), *earlier, output]
+        damping, count = stream.history.damping, len(stream.carried)
+        weights = correction(self.sampler, self.position.evaluation, stream.served, nodes, damping, count)
+        stream.carry([weighted(tensors, each) for each in weights.carried])
+        return output + weighted(tensors, weights.added)
+
+    def _served(self) -> Served:
+        return Served(self.position.evaluation, self.position.coordinate, self.decision.order)
 
     def _settle(self, args: Features) -> None:
         fits = all(self._fits(stream, args) for stream in self.streams)

@@ -13,6 +13,7 @@ from itertools import pairwise
 import torch
 
 from .config import ADAPTIVE, CPU, PER_BLOCK, BWCacheConfig
+from .corrector import SamplerStep, carried_tensors
 from .forecast import FeatureHistory
 from .measurement import DeviceSums, combine, read_sums
 from .memory import readable
@@ -27,6 +28,7 @@ FEW_STEPS = 8
 LEAST = 0.01  # of noise or of signal: less is not seen by a model, so outputs change little there
 LIGHTER = "Raise max_cache_mb, or choose adaptive with cache_point auto, which holds least."
 SAME_PLACE = 0.25  # steps: forecasts divide by the distance between places, so nearer ones count as one
+SAME_SIGMA = 1e-3  # relative: half precision rounds sigmas
 UNSEEN = (
     "Nothing was cached: the model ran past the hooks of the cache. Another pack may run it in its own way, or this "
     "ComfyUI is newer than BWCache knows: try an update of BWCache."
@@ -64,18 +66,18 @@ class Session:
     """State of one run. Order of calls: begin_evaluation, begin_pass / finish_pass once per model call,
     end_evaluation, and close at the end whatever happened. Model calls may come from several threads.
 
-    sigmas: the run's schedule, steps + 1 numbers. on_step: called with each finished StepReport. corrects: the
-    sampler moves the latent by width * output, so that the corrector (corrector.py) applies. group: processes that run
-    the same evaluations, each on its share of the tokens. They read the same sums, so all decide alike. Where one of
+    sigmas: the run's schedule, steps + 1 numbers. on_step: called with each finished StepReport. sampler: what it does at
+    each evaluation, for the corrector (corrector.py); empty where that is not known. group: processes that run the same
+    evaluations, each on its share of the tokens. They read the same sums, so all decide alike. Where one of
     them raises, the others wait for it as long as the group lets them, then raise too.
     """
 
     def __init__(self, config: BWCacheConfig, block_count: int, sigmas: Sequence[float], model: str = "",
-                 on_step: Callable[[StepReport], None] | None = None, corrects: bool = False,
+                 on_step: Callable[[StepReport], None] | None = None, sampler: Sequence[SamplerStep] = (),
                  group: torch.distributed.ProcessGroup | None = None) -> None:
         steps = max(len(sigmas) - 1, 1)
         self.config = config
-        self.corrects = corrects and config.corrector
+        self.sampler = sampler if config.corrector and config.caches_output else ()
         self.sigmas = list(sigmas)
         self.on_step = on_step
         self.group = group
@@ -109,6 +111,8 @@ class Session:
         sigma = self._settle(timestep)
         evaluation = len(self.report.steps)
         self.position = self._place(evaluation, sigma)
+        if not expected(self.sampler, evaluation, sigma):
+            self.sampler = ()
         if not math.isfinite(self.position.coordinate):
             raise ValueError(f"sigma is {sigma}, and the schedule goes from {self.sigmas[0]} to {self.sigmas[-1]}")
         stopped = Decision(reason=self.report.stopped)
@@ -123,7 +127,7 @@ class Session:
         """A model call over the conditions `keys`, in batch order. Only inside an evaluation."""
         with self._lock:
             streams = [self._stream(key) for key in keys]
-        return ModelPass(self.settings, self.position, self.decision, streams, self._corrects())
+        return ModelPass(self.settings, self.position, self.decision, streams, self.sampler)
 
     @torch.compiler.disable
     def finish_pass(self, model_pass: ModelPass) -> None:
@@ -254,11 +258,6 @@ class Session:
             return position
         return replace(position, coordinate=nearest.coordinate, level=nearest.level)
 
-    def _corrects(self) -> bool:
-        """The corrector knows how one output moves the latent only where every step has one evaluation."""
-        steps = {step.step for step in self.report.steps} | {self.position.step}
-        return self.corrects and len(steps) == len(self.report.steps) + 1
-
     def _stream(self, key: StreamKey) -> Stream:
         occurrence = self._occurrences.get(key, 0)
         self._occurrences[key] = occurrence + 1
@@ -266,8 +265,13 @@ class Session:
         if key not in self.streams:
             config = self.config
             history = FeatureHistory(config.forecast_order, config.damping, config.cache_device == CPU)
-            self.streams[key] = Stream(key.label, history)
+            self.streams[key] = Stream(key.label, history, carries=carried_tensors(self.sampler))
         return self.streams[key]
+
+
+def expected(sampler: Sequence[SamplerStep], evaluation: int, sigma: float) -> bool:
+    """Whether the sampler evaluates where it did when its steps were measured."""
+    return evaluation < len(sampler) and math.isclose(sampler[evaluation].sigma, sigma, rel_tol=SAME_SIGMA)
 
 
 def schedule_warnings(config: BWCacheConfig, steps: int) -> list[str]:

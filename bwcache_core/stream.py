@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -59,7 +59,8 @@ class Stream:
     """Features, samples and residuals of one condition. Everything in it belongs to one run.
 
     entry: row shape, type and device of each feature at the first block when it last computed; others do not fit.
-    served: the evaluations that were reused since it last computed.
+    served: the evaluations that were reused since it last computed. carried: what the corrector takes on from one computed
+    evaluation to the next, outputs in shape. carries: how many of these there will be.
     evaluation: the last evaluation this condition took part in; a gap makes what is stored too old to use.
     """
 
@@ -69,6 +70,8 @@ class Stream:
     residuals: dict[int, Residual] = field(default_factory=dict)
     entry: dict[str, tuple] = field(default_factory=dict)
     served: list[Served] = field(default_factory=list)
+    carried: list[Buffer] = field(default_factory=list)
+    carries: int = 0
     evaluation: int = -1
 
     def forget(self) -> None:
@@ -76,6 +79,12 @@ class Stream:
         self.history.clear()
         self.samples.clear()
         self.residuals.clear()
+        self.carried.clear()
+
+    def carry(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Keep copies of `tensors` in the places of those kept before."""
+        places = [*self.carried, *[None] * len(tensors)]
+        self.carried = [stored(place, t, self.history.on_host) for place, t in zip(places, tensors, strict=False)]
 
     def keep_residual(self, block: int, name: str, after: torch.Tensor, before: torch.Tensor) -> None:
         """Keep what `block` added to the feature `name`, over the last one."""
@@ -93,12 +102,12 @@ class Stream:
     @property
     def expected_bytes(self) -> int:
         """Bytes that will be held once the history is full: exact, as all that enters it has the shape of the first."""
-        newest = [buffer.nbytes for _, buffer in list(self.history.entries)[-1:]]
-        newest += [sample.nbytes for _, sample in list(self.history.samples)[-1:]]
-        return self.nbytes + self.history.missing * sum(newest)
+        newest = sum(buffer.nbytes for _, buffer in list(self.history.entries)[-1:])
+        sampled = sum(sample.nbytes for _, sample in list(self.history.samples)[-1:])
+        return self.nbytes + self.history.missing * (newest + sampled) + (self.carries - len(self.carried)) * newest
 
     @property
     def buffers(self) -> list[Buffer]:
-        """The places of the features and of the residuals."""
+        """The places of the features, of what the corrector carries and of the residuals."""
         residuals = [buffer for residual in self.residuals.values() for buffer in residual.values()]
-        return [buffer for _, buffer in self.history.entries] + residuals
+        return [buffer for _, buffer in self.history.entries] + self.carried + residuals

@@ -15,7 +15,8 @@ from functools import partial
 import torch
 import torch.distributed
 
-from ..bwcache_core.config import BWCacheConfig
+from ..bwcache_core.config import ADAPTIVE, BWCacheConfig
+from ..bwcache_core.corrector import SamplerStep, carried_tensors
 from ..bwcache_core.model_pass import ModelPass, leave_to_python
 from ..bwcache_core.report import RunReport, RunStats, StepReport
 from ..bwcache_core.session import Session, described
@@ -23,12 +24,12 @@ from ..bwcache_core.stream import StreamKey
 from .families import BlockLayout, block_layout, require_hooks
 from .guard import FAILED, Guard
 from .memory import enlarged, plan
+from .sampler_response import sampler_response
 
 KEY = "bwcache"
 # Values of comfy.patcher_extension.WrappersMP. Spelled out: the embedded host runs this file without ComfyUI.
 OUTER_SAMPLE, PREPARE_SAMPLING = "outer_sample", "prepare_sampling"
 PREDICT_NOISE, APPLY_MODEL, DIFFUSION_MODEL = "predict_noise", "apply_model", "diffusion_model"
-CORRECTABLE_SAMPLERS = {"euler"}  # exact there; others were measured to gain little or lose: benchmarks/NOTES.md
 RIVAL_WRAPPERS = {"easycache": "EasyCache", "lazycache": "LazyCache"}
 RIVAL_FUNCTIONS = {"teacache": "TeaCache", "magcache": "MagCache"}
 
@@ -205,13 +206,24 @@ def open_session(
     /, noise, latent_image, sampler, sigmas, *rest, **more,
 ) -> Session:
     """The session of a run, from the arguments of OUTER_SAMPLE."""
-    schedule, corrects = sigmas.tolist(), sampler_name(sampler) in CORRECTABLE_SAMPLERS
-    placement = plan(config, layout, guider, noise, alone=group is None)
+    schedule = sigmas.tolist()
+    steps, warning = known_response(config, guider, sampler, sigmas)
+    placement = plan(config, layout, guider, noise, carried_tensors(steps), alone=group is None)
     config = placement.settle(config)
-    session = Session(config, layout.block_count, schedule, layout.model, corrects=corrects, group=group)
+    session = Session(config, layout.block_count, schedule, layout.model, sampler=steps, group=group)
     session.place(placement)
-    session.report.warnings += rival_warnings(guider.model_options)
+    session.report.warnings += warning + rival_warnings(guider.model_options)
     return session
+
+
+def known_response(config: BWCacheConfig, guider, sampler, sigmas: torch.Tensor) -> tuple[Sequence[SamplerStep], list[str]]:
+    """What the corrector has to know of the sampler, nothing where it is off; and a warning where that failed."""
+    if not config.corrector or config.mode != ADAPTIVE or not (config.limit or config.target_speedup):
+        return (), []
+    try:
+        return sampler_response(guider, sampler, sigmas), []
+    except Exception as error:  # another version of the sampler
+        return (), [f"The corrector is off, as the sampler would not be asked what it does: {described(error)}."]
 
 
 def uncached_report(config: BWCacheConfig, layout: BlockLayout, error: Exception) -> RunReport:
@@ -223,12 +235,6 @@ def uncached_report(config: BWCacheConfig, layout: BlockLayout, error: Exception
 
 def find_session(model_options: dict) -> Session | None:
     return model_options.get("transformer_options", {}).get(KEY)
-
-
-def sampler_name(sampler: object) -> str:
-    """Name of the sampling function behind ComfyUI's KSAMPLER, or of a plain function: "euler"."""
-    function = getattr(sampler, "sampler_function", sampler)
-    return getattr(function, "__name__", "").removeprefix("sample_")
 
 
 def with_session(model_options: dict, session: Session) -> dict:

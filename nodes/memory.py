@@ -27,15 +27,17 @@ RETURNS_TEXT = "double_blocks"  # models that keep blocks under this name return
 logger = logging.getLogger(__name__)
 
 
-def plan(config: BWCacheConfig, layout: BlockLayout, guider, noise: torch.Tensor, alone: bool = True) -> Placement:
+def plan(
+    config: BWCacheConfig, layout: BlockLayout, guider, noise: torch.Tensor, carried: int = 0, alone: bool = True
+) -> Placement:
     """Where a run from `noise` (B, C, ...) under `guider` keeps what it reuses.
 
-    alone: False where other processes run the same sampling: free memory is not looked at, as all must decide alike.
+    carried: tensors that the corrector keeps for each condition. alone: False where other processes run the same sampling: free memory is not looked at, as all must decide alike.
     """
     sizes, room = dict.fromkeys(cache_points(config)), Room()
     try:
         shapes = condition_shapes(layout, guider, noise.shape)
-        sizes = {point: footprint(replace(config, cache_point=point), shapes) for point in sizes}
+        sizes = {point: footprint(replace(config, cache_point=point), shapes, carried) for point in sizes}
         room = room_beside(guider.model_patcher, noise.shape) if alone else room
     except Exception as error:  # another version of ComfyUI, another guider: sampling goes on
         logger.warning("BWCache cannot tell how much memory is free, and does not look: %r", error)

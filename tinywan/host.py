@@ -9,8 +9,9 @@ Shapes: B = latent batch, N = words.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -130,10 +131,14 @@ class TinyGuider:
         options["transformer_options"]["sample_sigmas"] = sigmas
         first, last = float(sigmas[0]), float(sigmas[-1])
 
-        def denoise(x: torch.Tensor, sigma: float) -> torch.Tensor:
-            return self.outer_predict_noise(x, x.new_full((len(x),), sigma), options, seed)
+        def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+            return self.outer_predict_noise(x, sigma, options, seed)
 
-        x = sampler(denoise, first * noise + (1.0 - first) * latent_image, sigmas.tolist(), callback)
+        def on_step(state: dict) -> None:
+            callback(state["i"], state["denoised"], state["x"], len(sigmas) - 1)
+
+        x = first * noise + (1.0 - first) * latent_image
+        x = sampler.sampler_function(denoise, x, sigmas, callback=on_step if callback else None, **sampler.extra_options)
         return x / (1.0 - last)
 
     def outer_predict_noise(self, x, timestep, model_options, seed=None) -> torch.Tensor:
@@ -168,31 +173,38 @@ class TinyGuider:
         return forward(x.repeat(count, 1, 1, 1, 1), timestep.repeat(count) * TIMESTEPS, context, None, None, options)
 
 
-def euler(denoise: Callable, x: torch.Tensor, sigmas: Sequence[float], callback: Callable | None = None):
-    """One evaluation per step, along the slope at its start."""
-    for step, (sigma, following) in enumerate(pairwise(sigmas)):
-        denoised = denoise(x, sigma)
+def sample_euler(model: Callable, x: torch.Tensor, sigmas: torch.Tensor, extra_args=None, callback: Callable | None = None, disable=None):
+    """One evaluation per step, along the slope at its start. model(x, sigma of each row): denoised."""
+    for step, (sigma, following) in enumerate(pairwise(sigmas.tolist())):
+        denoised = model(x, x.new_full((len(x),), sigma))
         if callback:
-            callback(step, denoised, x, len(sigmas) - 1)
+            callback({"i": step, "x": x, "denoised": denoised})
         x = x + (x - denoised) / sigma * (following - sigma)
     return x
 
 
-def heun(denoise: Callable, x: torch.Tensor, sigmas: Sequence[float], callback: Callable | None = None):
+def sample_heun(model: Callable, x: torch.Tensor, sigmas: torch.Tensor, extra_args=None, callback: Callable | None = None, disable=None):
     """Two evaluations per step, along the mean of the slopes at its start and its end; one where the end is sigma 0."""
-    for step, (sigma, following) in enumerate(pairwise(sigmas)):
-        denoised = denoise(x, sigma)
+    for step, (sigma, following) in enumerate(pairwise(sigmas.tolist())):
+        denoised = model(x, x.new_full((len(x),), sigma))
         if callback:
-            callback(step, denoised, x, len(sigmas) - 1)
+            callback({"i": step, "x": x, "denoised": denoised})
         slope = (x - denoised) / sigma
         if following > 0:
             ahead = x + slope * (following - sigma)
-            slope = (slope + (ahead - denoise(ahead, following)) / following) / 2
+            slope = (slope + (ahead - model(ahead, x.new_full((len(x),), following))) / following) / 2
         x = x + slope * (following - sigma)
     return x
 
 
-SAMPLERS = {"euler": euler, "heun": heun}
+class TinySampler(NamedTuple):
+    """A sampling function and its options, as in ComfyUI's KSAMPLER."""
+
+    sampler_function: Callable
+    extra_options: Mapping = MappingProxyType({})
+
+
+SAMPLERS = {"euler": TinySampler(sample_euler), "heun": TinySampler(sample_heun)}
 
 
 def sample(

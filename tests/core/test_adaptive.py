@@ -1,4 +1,4 @@
-"""The adaptive policy on numbers, and the corrector on outputs whose best values are known by hand."""
+"""The adaptive policy on numbers, and on sessions whose outputs are known by hand."""
 
 import math
 from itertools import pairwise
@@ -9,7 +9,7 @@ import torch
 from bwcache_pack.bwcache_core.adaptive import AdaptivePolicy, reach
 from bwcache_pack.bwcache_core.budget import computed_allowed, computed_needed, tolerance_for
 from bwcache_pack.bwcache_core.config import ADAPTIVE, CUSTOM, BWCacheConfig
-from bwcache_pack.bwcache_core.corrector import MAX_STRETCH, Served, corrected, correction_weights
+from bwcache_pack.bwcache_core.corrector import sampler_steps
 from bwcache_pack.bwcache_core.policy import Measured, Position, Rules, RunShape
 from bwcache_pack.bwcache_core.session import Session
 from bwcache_pack.bwcache_core.stream import StreamKey
@@ -77,9 +77,17 @@ def test_rates_are_averaged_over_the_run_until_one_stands_out(newest, expected):
 
 def test_the_highest_order_that_was_measured_is_used():
     measured = history((0, []), (1, [0.02]), (2, [0.01, 0.02]))
-    assert policy().decide(at(3), measured).order == 1
-    assert policy(order=0).decide(at(3), measured).order == 0
-    assert policy().decide(at(3), history((0, []), (1, [0.02]), (2, [0.01]))).order == 0
+    assert policy().decide(at(3), measured).judged == pytest.approx(0.02)  # the line: as far from its nodes as it was at 2
+    assert policy(order=0).decide(at(3), measured).judged == pytest.approx(2**0.5 * 0.01)
+
+
+def test_a_forecast_is_of_the_highest_order_that_there_are_outputs_for():
+    """Even where no error of that order was measured yet."""
+    assert policy(target=2.0).decide(at(2), history((0, []))).order == 0
+    assert policy().decide(at(2), history((0, []), (1, [0.02]))).order == 1
+    assert policy().decide(at(3), history((0, []), (1, [0.02]), (2, [0.01, 0.02]))).order == 1
+    assert policy(order=2).decide(at(3), history((0, []), (1, [0.02]), (2, [0.01, 0.02]))).order == 2
+    assert policy(order=0).decide(at(3), history((0, []), (1, [0.02]), (2, [0.01]))).order == 0
 
 
 @pytest.mark.parametrize(("error", "reused"), [(0.09, True), (0.11, False)])
@@ -134,35 +142,17 @@ def test_nothing_is_reused_after_an_error_or_without_a_judged_forecast():
     assert not policy().decide(at(4), [*measured, Measured(at(3))]).reuse
 
 
-def test_correction_weights_by_hand():
-    # Nodes at 0 and 1, step 2 served by their line (value 2b - a), then 3 is computed as o.
-    # The line from (1, b) to (3, o) passes 2 at (b + o) / 2: lacking is (b + o) / 2 - (2b - a) = a - 1.5 b + 0.5 o.
-    weights = correction_weights([0.0, 1.0], [Served(at(2), 1)], at(3), 1.0)
-    assert weights == pytest.approx([1.0, -1.5, 0.5])
-    # The served step was half as wide as the correcting one: half of it is added to that step's output.
-    weights = correction_weights([0.0, 1.0], [Served(at(2, width=0.5), 1)], at(3, width=1.0), 1.0)
-    assert weights == pytest.approx([0.5, -0.75, 0.25])
-    # Served frozen: lacking is (b + o) / 2 - b. So it is with a forecast damped to nothing.
-    assert correction_weights([0.0, 1.0], [Served(at(2), 0)], at(3), 1.0) == pytest.approx([0.0, -0.5, 0.5])
-    assert correction_weights([0.0, 1.0], [Served(at(2), 1)], at(3), 0.0) == pytest.approx([0.0, -0.5, 0.5])
+SIGMAS = [1.0 - i / STEPS for i in range(STEPS + 1)]
 
 
-def test_outputs_on_a_line_need_no_correction():
-    served = [Served(at(step), 1) for step in (2, 3, 4)]
-    weights = correction_weights([0.0, 1.0], served, at(5), 1.0)
-    assert weights[0] * 10.0 + weights[1] * 13.0 + weights[2] * 25.0 == pytest.approx(0.0)
-
-
-def test_a_step_too_narrow_to_correct_in_is_left_alone():
-    wide = [Served(at(2, width=MAX_STRETCH + 0.1), 1)]
-    assert correction_weights([0.0, 1.0], wide, at(3), 1.0) == []
-    assert correction_weights([0.0, 1.0], wide, at(3, width=0.0), 1.0) == []
-
-
-def test_corrected_does_not_write_its_inputs():
-    output, earlier = torch.tensor([4.0]), [torch.tensor([1.0]), torch.tensor([2.0])]
-    assert corrected(output, earlier, [1.0, -1.5, 0.5]).item() == 4.0 * 1.5 + 1.0 - 3.0
-    assert output.item() == 4.0 and earlier[0].item() == 1.0
+def euler_steps():
+    """Euler gives x' = sigma' / sigma * x + (1 - sigma' / sigma) * D."""
+    gains = [[0.0] * STEPS]
+    for step, (sigma, following) in enumerate(pairwise(SIGMAS)):
+        row = [following / sigma * gain for gain in gains[-1]]
+        row[step] = 1.0 - following / sigma
+        gains.append(row)
+    return sampler_steps(SIGMAS, gains)
 
 
 class Cosine:
@@ -171,27 +161,27 @@ class Cosine:
     def __init__(self, shift):
         self.shift = shift
 
-    def __call__(self, sigma):
+    def velocity(self, sigma):
         return torch.full((1, 16, 2, 2, 2), 2.0 + math.cos(2.0 * sigma + self.shift))
 
 
 def integrate(config, corrects, batched=True):
-    """Euler over both conditions through a session: (end points of cond and uncond, report)."""
-    sigmas = [1.0 - i / STEPS for i in range(STEPS + 1)]
-    session = Session(config, 4, sigmas, corrects=corrects)
-    velocities = {0: Cosine(0.0), 1: Cosine(1.0)}
-    x = {0: 0.0, 1: 0.0}
-    for sigma, following in pairwise(sigmas):
+    """Euler over both conditions through a session: (latents of cond and uncond after each step, report)."""
+    session = Session(config, 4, SIGMAS, sampler=euler_steps() if corrects else ())
+    models = {0: Cosine(0.0), 1: Cosine(1.0)}
+    x, path = {0: 1.0, 1: -1.0}, {0: [], 1: []}
+    for sigma, following in pairwise(SIGMAS):
         session.begin_evaluation(torch.tensor([sigma]))
         for group in ([[1, 0]] if batched else [[1], [0]]):
             keys = [StreamKey(c, "u", None, 0, "cpu", (1, 16, 2, 2, 2), "float32") for c in group]
             model_pass = session.begin_pass(keys)
-            out = model_pass.run_model(lambda group=group, at=sigma: torch.cat([velocities[c](at) for c in group]))
+            out = model_pass.run_model(lambda group=group, at=sigma: torch.cat([models[c].velocity(at) for c in group]))
             session.finish_pass(model_pass)
             for condition, rows in zip(group, out.chunk(len(group)), strict=True):
                 x[condition] += (following - sigma) * rows.mean().item()
+                path[condition].append(x[condition])
         session.end_evaluation()
-    return x, session.close(True)
+    return path, session.close(True)
 
 
 def adaptive(**settings):
@@ -199,13 +189,17 @@ def adaptive(**settings):
 
 
 @pytest.mark.parametrize("batched", [True, False])
-def test_the_corrector_brings_euler_closer_to_the_uncached_end(batched):
+def test_the_corrector_brings_euler_closer_to_the_uncached_latents(batched):
     exact, _ = integrate(adaptive(tolerance=0.0), True)
     plain, report = integrate(adaptive(corrector=False), True, batched)
     better, report_corrected = integrate(adaptive(), True, batched)
     assert report.evaluations_reused == report_corrected.evaluations_reused > STEPS / 3
     for condition in (0, 1):
-        assert abs(better[condition] - exact[condition]) < 0.5 * abs(plain[condition] - exact[condition])
+        assert distance(better[condition], exact[condition]) < 0.6 * distance(plain[condition], exact[condition])
+
+
+def distance(path, other):
+    return sum(abs(one - two) for one, two in zip(path, other, strict=True))
 
 
 def test_the_corrector_stays_out_where_the_sampler_is_not_known():
@@ -220,12 +214,11 @@ def test_batched_and_split_runs_agree():
 
 
 def test_tolerance_zero_is_the_plain_model():
-    x, report = integrate(adaptive(tolerance=0.0), True)
-    sigmas = [1.0 - i / STEPS for i in range(STEPS + 1)]
-    expected = 0.0
-    for sigma, following in pairwise(sigmas):
-        expected += (following - sigma) * Cosine(0.0)(sigma).mean().item()
-    assert x[0] == expected and report.blocks_reused == 0
+    path, report = integrate(adaptive(tolerance=0.0), True)
+    expected = 1.0
+    for sigma, following in pairwise(SIGMAS):
+        expected += (following - sigma) * Cosine(0.0).velocity(sigma).mean().item()
+    assert path[0][-1] == expected and report.blocks_reused == 0
 
 
 def test_the_budget_counts_what_a_tolerance_would_compute():

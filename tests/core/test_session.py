@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from bwcache_pack.bwcache_core import model_pass
 from bwcache_pack.bwcache_core.config import BWCacheConfig
+from bwcache_pack.bwcache_core.corrector import SamplerStep
 from bwcache_pack.bwcache_core.session import Session, noise_level, step_of
 from bwcache_pack.bwcache_core.similarity import token_sample
 from bwcache_pack.tests.core.toys import COND, UNCOND, Run, ToyHunyuan, ToyModel, condition, falling
@@ -586,14 +587,15 @@ def test_two_runs_in_a_row_are_equal():
 
 
 @pytest.mark.parametrize(("sigmas", "corrected"), [([10.0, 9.0, 8.0], True), ([10.0, 9.0, 9.0, 8.0], False)])
-def test_nothing_is_corrected_once_a_step_had_two_evaluations(sigmas, corrected):
-    session = Session(BWCacheConfig(), 3, falling(10), corrects=True)
+def test_nothing_is_corrected_once_the_sampler_evaluates_elsewhere(sigmas, corrected):
+    steps = [SamplerStep(sigma, 1.0 - 1.0 / sigma, (1.0 / sigma,)) for sigma in falling(10)[:-1]]
+    session = Session(BWCacheConfig(), 3, falling(10), sampler=steps)
     for sigma in sigmas:
         session.begin_evaluation(torch.tensor([sigma]))
         last = session.begin_pass([condition(COND, 1.0).key])
         session.finish_pass(last)
         session.end_evaluation()
-    assert last.corrects == corrected
+    assert bool(last.sampler) == corrected
 
 
 def test_every_evaluation_is_told_once_and_in_order():

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from bwcache_pack.bwcache_core.corrector import carried_tensors
+from bwcache_pack.nodes.sampler_response import sampler_response
 from bwcache_pack.tests.hosts.lab import FORCED, difference
 from bwcache_pack.tests.hosts.spy import Witness
 from bwcache_pack.tests.matrix.variants import constant_control
@@ -235,18 +239,44 @@ def test_a_lora_on_one_prompt_runs_it_in_a_call_of_its_own(lab, settings):
     assert all_differ(spy.evaluations[3].features(lab.block_keys[-1]))
 
 
-@pytest.mark.parametrize(("sampler", "corrected"), [("euler", True), ("uni_pc", False), ("dpmpp_2m", False)])
-def test_only_euler_is_corrected(lab, sampler, corrected):
-    """The others take one evaluation a step as well, but do not move the latent by width * output."""
+CORRECTED = {"euler": 1, "dpmpp_2m": 2, "res_multistep": 2, "uni_pc": 4, "uni_pc_bh2": 4, "heun": 0, "euler_ancestral": 0}
+
+
+@pytest.mark.parametrize(("sampler", "carried"), CORRECTED.items())
+def test_samplers_whose_step_is_known_are_corrected(lab, sampler, carried):
     outside = Witness(lab.plain)
     settings = {"mode": "adaptive", "preset": "custom", "tolerance": 1.0, "max_reuse": 1, "corrector": True}
     cached = lab.cached(outside.model, **settings)
     inside = Witness(cached.model, key="inside")
     lab.sample(inside.model, sampler=sampler, steps=10)
     computed = [e for e, action in enumerate(cached.actions) if action == "compute"]
-    assert cached.report.evaluations_reused > 0
+    assert cached.report.evaluations_reused > 0 and not cached.report.warnings
     changed = [difference(outside.evaluations[e][0], inside.evaluations[e][0]) > 0.0 for e in computed]
-    assert any(changed) == corrected
+    assert any(changed) == bool(carried)
+    assert cached.report.cache_bytes == cached.report.reserved_bytes
+
+
+@pytest.mark.parametrize("steps", [8, 9])
+@pytest.mark.parametrize("name", [name for name, carried in CORRECTED.items() if carried])
+def test_a_sampler_does_what_it_is_found_to_do(lab, name, steps):
+    """Run on denoised latents of random numbers, its latents are those that decay and weights give."""
+    guider, sigmas = lab.guider(lab.plain), lab.sigmas(steps=steps, sampler=name)
+    sampler = lab.host.samplers.sampler_object(name)
+    found = sampler_response(guider, sampler, sigmas)
+    assert carried_tensors(found) == CORRECTED[name]
+    generator, seen, given = torch.Generator().manual_seed(2), [], []
+
+    def model(x, sigma, **options):
+        seen.append(x)
+        given.append(torch.randn(x.shape, generator=generator))
+        return given[-1]
+
+    model.inner_model = SimpleNamespace(model_patcher=lab.plain)
+    seen.append(sampler.sampler_function(model, torch.randn(1, 1, 2, 2), sigmas, extra_args={}, disable=True))
+    assert len(found) == len(given)
+    for n, step in enumerate(found):
+        denoised = sum(w * d for w, d in zip(step.weights, reversed(given[: n + 1]), strict=False))
+        torch.testing.assert_close(seen[n + 1], step.decay * seen[n] + denoised, rtol=1e-3, atol=5e-3)
 
 
 @pytest.mark.parametrize(("node", "name"), [("EasyCacheNode", "EasyCache"), ("LazyCacheNode", "LazyCache")])

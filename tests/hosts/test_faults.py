@@ -28,7 +28,7 @@ PLACES = {  # code of the cache that moves tensors, so that allocators may fail 
     "judge": (FeatureHistory, "judge"),
     "sample": (model_pass, "sample_tokens"),
     "sample of the output": (model_pass, "sample_output"),
-    "correction": (model_pass, "corrected"),
+    "correction": (model_pass, "correction"),
     "sums of features": (model_pass, "cached_sums"),
     "sums of blocks": (model_pass, "device_sums"),
     "residual": (model_pass.ModelPass, "_keep_residuals"),

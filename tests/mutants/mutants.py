@@ -38,7 +38,7 @@ REASONS = "What cannot be cached is computed, and the report says why"
 TOGETHER = "One decision for all conditions of an evaluation"
 ENDS = "Warm-up and tail always compute"
 INDICATOR = "The indicator compares copies of the same tokens, of different steps"
-CORRECTOR = "The corrector stays out where a step does not move by its output"
+CORRECTOR = "The corrector knows the sampler, or stays out"
 FAILURES = "An error of ours costs the run its cache; the model's own errors pass untouched"
 
 
@@ -180,14 +180,24 @@ MUTANTS = [
         (f"{SESSION}::test_samplers_are_placed_by_sigma_not_by_count",),
     ),
     Mutant(
-        "every sampler is corrected", CORRECTOR, "nodes/attach.py",
-        "sampler_name(sampler) in CORRECTABLE_SAMPLERS", "True",
-        ("tests/nodes/test_attach.py::test_only_a_sampler_that_moves_by_its_output_is_corrected",),
+        "every sampler is corrected", CORRECTOR, "nodes/sampler_response.py",
+        "sampler_name(function) not in LINEAR or ", "function is None or ",
+        ("tests/nodes/test_attach.py::test_only_a_sampler_that_is_known_is_corrected[sampler1-settings1-False]",),
     ),
     Mutant(
-        "steps of two evaluations are corrected", CORRECTOR, "bwcache_core/session.py",
-        "return self.corrects and len(steps) == len(self.report.steps) + 1", "return self.corrects",
-        (f"{SESSION}::test_nothing_is_corrected_once_a_step_had_two_evaluations",),
+        "noise is taken for what the sampler does", CORRECTOR, "nodes/sampler_response.py",
+        " and not any(row[-1] for row in gains)", "",
+        ("tests/nodes/test_sampler_response.py::test_samplers_that_add_noise_or_are_not_known_are_not_corrected[sampler0]",),
+    ),
+    Mutant(
+        "what D lacked is carried on with the wrong sign", CORRECTOR, "bwcache_core/corrector.py",
+        "[lag, total((-1.0, wanted)), *errors]", "[lag, wanted, *errors]",
+        ("tests/core/test_corrector.py::test_the_latent_comes_to_where_the_better_outputs_lead[multistep-0.7]",),
+    ),
+    Mutant(
+        "a sampler that evaluates elsewhere is corrected", CORRECTOR, "bwcache_core/session.py",
+        "if not expected(self.sampler, evaluation, sigma):", "if False:",
+        (f"{SESSION}::test_nothing_is_corrected_once_the_sampler_evaluates_elsewhere",),
     ),
     Mutant(
         "an error of the model is taken for ours", FAILURES, "nodes/guard.py",

@@ -10,6 +10,7 @@ import torch
 from bwcache_pack.bwcache_core.config import BWCacheConfig
 from bwcache_pack.nodes.attach import open_session, shapes_of, stream_keys
 from bwcache_pack.nodes.families import BlockLayout, Family
+from bwcache_pack.tinywan.host import SAMPLERS, TinySampler, sample_euler
 
 
 def test_shapes_are_those_of_one_row():
@@ -57,10 +58,34 @@ def test_an_input_that_is_no_batch_of_latents_is_refused(shape):
         keys(shape=shape)
 
 
-@pytest.mark.parametrize(("name", "corrected"), [("euler", True), ("uni_pc", False), ("heun", False), ("", False)])
-def test_only_a_sampler_that_moves_by_its_output_is_corrected(name, corrected):
-    sampler = SimpleNamespace(sampler_function=SimpleNamespace(__name__=f"sample_{name}"))
-    layout, guider = BlockLayout("model", (("double_block", 0),), Family("family", ())), SimpleNamespace(model_options={})
-    sigmas = torch.linspace(1.0, 0.0, 11)
-    session = open_session(BWCacheConfig(), layout, guider, None, torch.zeros(1, 16, 3, 4, 4), None, sampler, sigmas)
-    assert session.corrects == corrected
+@pytest.mark.parametrize(
+    ("sampler", "settings", "corrected"),
+    [
+        (SAMPLERS["euler"], {}, True),
+        (SAMPLERS["heun"], {}, False),  # not measured to gain
+        (SAMPLERS["euler"], {"corrector": False}, False),
+        (SAMPLERS["euler"], {"cache_point": "features"}, False),
+        (SAMPLERS["euler"], {"mode": "paper"}, False),
+        (sample_euler, {}, False),  # not a KSAMPLER of ComfyUI
+    ],
+)
+def test_only_a_sampler_that_is_known_is_corrected(sampler, settings, corrected):
+    session = opened(sampler, **settings)
+    assert bool(session.sampler) == corrected and not session.report.warnings
+
+
+def test_a_sampler_that_will_not_be_asked_is_not_corrected_and_the_report_says_so():
+    def sample_euler(model, x, sigmas, disable=None):
+        raise RuntimeError("no model of mine")
+
+    session = opened(TinySampler(sample_euler))
+    assert session.sampler == ()
+    [warning] = session.report.warnings
+    assert warning.startswith("The corrector is off") and "TypeError" in warning
+
+
+def opened(sampler, **settings):
+    layout = BlockLayout("model", (("double_block", 0),), Family("family", ()))
+    guider = SimpleNamespace(model_options={}, model_patcher=None)
+    noise, sigmas = torch.zeros(1, 16, 3, 4, 4), torch.linspace(1.0, 0.0, 11)
+    return open_session(BWCacheConfig(**settings), layout, guider, None, noise, None, sampler, sigmas)
