@@ -91,7 +91,7 @@ def correction(
     step = steps[evaluation]
     coming = moved(step, lag, [basis.zero, *errors])
     share = STRENGTH / step.weights[0] if step.weights[0] else math.inf
-    if not share * abs(coming[-1]) <= MAX_GAIN * step.sigma:
+    if not abs(share * coming[-1]) <= MAX_GAIN * step.sigma:
         share = 0.0
     wanted = total((share, coming))  # of D, which moves by -sigma where the output moves by 1
     added = total((-1.0 / step.sigma, wanted))
