@@ -17,7 +17,7 @@ MAGCACHE_THRESHOLDS = (0.03, 0.08, 0.2)
 FIRST_BLOCK_THRESHOLDS = (0.12, 0.2, 0.3)
 PAPER_SETTINGS = ((0.03, 0), (0.15, 0), (0.06, 1), (0.06, 2))  # threshold, R
 PER_BLOCK_THRESHOLDS = (0.04, 0.1)
-TOLERANCES = (*PRESETS.values(), 0.1)
+TOLERANCES = (*PRESETS.values(), 0.015, 0.1)
 TARGETS = (1.4, 1.5, 2.0, 2.5, 3.0, 3.25)  # the outer ones so that the front holds at 1.5x and 3x
 
 
