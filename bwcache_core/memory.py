@@ -1,8 +1,8 @@
 """What a run will hold, in bytes, worked out from shapes before it samples.
 
 With T = the bytes of one condition's cached tensor, S = the bytes of its sample (at most `tokens` of its places) and
-p = the order of the forecast (0 in "paper"), c = the tensors that the corrector carries (corrector.py: at most 2), one
-condition holds
+p = the order of the forecast (0 in "paper"), c = the tensors that the corrector carries (corrector.py: at most 4,
+0 before a step was reused), one condition holds
 
     output cached     (p + 1) (T + S) + c T                                      T = B x C x frames x H x W numbers
     features cached   (p + 1) (T + S) + a sample of every other measured block   T = B x L x D
@@ -61,7 +61,10 @@ class Footprint:
 
 
 def footprint(config: BWCacheConfig, shapes: Sequence[ConditionShape], carried: int = 0) -> Footprint | None:
-    """Bytes that a run over these conditions will hold; carried: tensors of the corrector for each. None where that depends on shapes that are not known."""
+    """Bytes that a run over these conditions will hold. None where that depends on shapes that are not known.
+
+    carried: tensors that the corrector keeps for each of them.
+    """
     if not shapes or not (config.caches_output or all(shape.width and shape.hidden for shape in shapes)):
         return None
     return sum((_of_condition(config, shape, carried) for shape in shapes), Footprint())

@@ -32,7 +32,8 @@ def plan(
 ) -> Placement:
     """Where a run from `noise` (B, C, ...) under `guider` keeps what it reuses.
 
-    carried: tensors that the corrector keeps for each condition. alone: False where other processes run the same sampling: free memory is not looked at, as all must decide alike.
+    carried: tensors that the corrector keeps for each condition. alone: False where other processes run the same
+    sampling: free memory is not looked at, as all must decide alike.
     """
     sizes, room = dict.fromkeys(cache_points(config)), Room()
     try:

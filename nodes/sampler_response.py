@@ -15,7 +15,7 @@ import torch
 from ..bwcache_core.corrector import SamplerStep, sampler_steps
 
 LINEAR = {"euler", "dpmpp_2m", "res_multistep", "unipc", "unipc_bh2"}  # no noise, and measured: benchmarks/NOTES.md
-MOST_EVALUATIONS = 2  # per step, of these
+MOST_EVALUATIONS = 2  # per step, with room to spare
 
 
 def sampler_response(guider, sampler, sigmas: torch.Tensor) -> tuple[SamplerStep, ...]:

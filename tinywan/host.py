@@ -173,7 +173,9 @@ class TinyGuider:
         return forward(x.repeat(count, 1, 1, 1, 1), timestep.repeat(count) * TIMESTEPS, context, None, None, options)
 
 
-def sample_euler(model: Callable, x: torch.Tensor, sigmas: torch.Tensor, extra_args=None, callback: Callable | None = None, disable=None):
+def sample_euler(
+    model: Callable, x: torch.Tensor, sigmas: torch.Tensor, extra_args=None, callback: Callable | None = None, disable=None
+) -> torch.Tensor:
     """One evaluation per step, along the slope at its start. model(x, sigma of each row): denoised."""
     for step, (sigma, following) in enumerate(pairwise(sigmas.tolist())):
         denoised = model(x, x.new_full((len(x),), sigma))
@@ -183,7 +185,9 @@ def sample_euler(model: Callable, x: torch.Tensor, sigmas: torch.Tensor, extra_a
     return x
 
 
-def sample_heun(model: Callable, x: torch.Tensor, sigmas: torch.Tensor, extra_args=None, callback: Callable | None = None, disable=None):
+def sample_heun(
+    model: Callable, x: torch.Tensor, sigmas: torch.Tensor, extra_args=None, callback: Callable | None = None, disable=None
+) -> torch.Tensor:
     """Two evaluations per step, along the mean of the slopes at its start and its end; one where the end is sigma 0."""
     for step, (sigma, following) in enumerate(pairwise(sigmas.tolist())):
         denoised = model(x, x.new_full((len(x),), sigma))
