@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PROGRAMS = {"demo": "tinywan.demo", "train": "tinywan.train", "bench": "benchmarks"}
+PROGRAMS = {"demo": "benchmarks.demo", "train": "zoo.tinywan.train", "bench": "benchmarks"}
 HELP = {
     "demo": "sample the small video model with and without the cache, and compare",
     "train": "train the small video model anew",

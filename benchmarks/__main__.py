@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
-from ..tinywan.checkpoint import DEFAULT_PATH
-from ..tinywan.runs import Host, open_host
+from ..hosts.runs import Host, open_host
+from ..zoo.tinywan.checkpoint import DEFAULT_PATH
 from . import front, overhead, summary
 
 RESULTS = Path(__file__).parent / "results"

@@ -15,9 +15,9 @@ import torch
 from ..bwcache_core.config import BWCacheConfig
 from ..bwcache_core.report import RunStats
 from ..bwcache_core.session import Session
+from ..hosts.embedded import TinyPatcher, wrapped
 from ..nodes.attach import DIFFUSION_MODEL, KEY, attach
 from ..nodes.families import BlockLayout, block_layout
-from ..tinywan.host import TinyPatcher, wrapped
 from .clocks import Clock
 from .shapes import HUNYUAN, POOLED, Shape, inputs
 

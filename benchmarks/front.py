@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..tinywan.compare import motion_psnr, psnr, ssim
-from ..tinywan.runs import Host, Job, run
+from ..hosts.runs import Host, Job, run
+from .fidelity import motion_psnr, psnr, ssim
 from .methods import Method, fewer_steps, own_methods, rival_methods
 
 PROMPTS = (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ..bwcache_core.similarity import l1_norms, sample_tokens, token_sample
-from ..tinywan.runs import EmbeddedHost, Job
+from ..hosts.runs import EmbeddedHost, Job
 
 TOKENS = 256  # the default of the node
 WALK_GRID, WALK_WIDTH, WALK_STEPS = (21, 30, 52), 64, 30  # the tokens of Wan 14B at 480p, 81 frames

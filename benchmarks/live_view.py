@@ -22,10 +22,10 @@ import torch
 
 from ..bwcache_core.config import BWCacheConfig
 from ..bwcache_core.report import RunReport, RunStats, StepReport
+from ..hosts.runs import EmbeddedHost, Job
 from ..nodes.attach import attach
 from ..nodes.events import RunEvents
-from ..tinywan.checkpoint import DEFAULT_PATH
-from ..tinywan.runs import EmbeddedHost, Job
+from ..zoo.tinywan.checkpoint import DEFAULT_PATH
 
 PAIRS = 16
 MODES = {"adaptive": {}, "paper, every block measured": {"mode": "paper", "threshold": 0.0}}

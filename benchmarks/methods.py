@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ..bwcache_core.config import ADAPTIVE, CUSTOM, PAPER, PER_BLOCK, PRESETS, BWCacheConfig
-from ..tinywan.runs import Host, Job, run
+from ..hosts.runs import Host, Job, run
 from .rivals import FirstBlock, MagCache, TeaCache, magnitude_ratios, native_cache, residual_cache
 
 FEWER_STEPS = "fewer steps"

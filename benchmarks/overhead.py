@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from ..bwcache_core.config import BWCacheConfig
-from ..tinywan.runs import ComfyHost, EmbeddedHost, Host
+from ..hosts.runs import ComfyHost, EmbeddedHost, Host
 from . import indicator, whole_run
 from .account import Account
 from .clocks import clock_for

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..tinywan.model import TinyWan, TinyWanConfig
+from ..zoo.wan import TinyWan, TinyWanConfig
 
 WAN, HUNYUAN = "wan", "hunyuan"
 TEXT_TOKENS, TEXT_WIDTH, POOLED = 256, 4096, 768

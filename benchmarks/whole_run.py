@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from ..bwcache_core.config import BWCacheConfig
 from ..bwcache_core.report import RunStats
+from ..hosts.runs import Host, Job
 from ..nodes.attach import attach
-from ..tinywan.runs import Host, Job
 from .lockstep import cpu_seconds
 
 PROMPT = "red circle moving left"

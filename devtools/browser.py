@@ -11,7 +11,7 @@ from pathlib import Path
 from .pack import ROOT
 
 FOLDER = ROOT / "tests" / "web" / "browser"
-MODEL = ROOT / "tinywan" / "tinywan.safetensors"
+MODEL = ROOT / "zoo" / "tinywan" / "tinywan.safetensors"
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 

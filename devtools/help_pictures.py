@@ -14,10 +14,10 @@ from PIL import Image, ImageDraw
 
 from ..bwcache_core.config import BWCacheConfig
 from ..bwcache_core.report import RunReport
+from ..hosts.runs import EmbeddedHost, Job, run
 from ..nodes.charts import change_curve, pixels, reuse_map, step_times
 from ..nodes.quality import heat_map, measure
-from ..tinywan.checkpoint import DEFAULT_PATH
-from ..tinywan.runs import EmbeddedHost, Job, run
+from ..zoo.tinywan.checkpoint import DEFAULT_PATH
 from .pack import ROOT
 
 DOCS = ROOT / "web" / "docs" / "images"

@@ -1,7 +1,7 @@
 """Loads this checkout as the package `bwcache_pack`, whatever its folder is called.
 
 The root itself must stay off sys.path: its nodes/ would shadow ComfyUI's nodes.py.
-As a script it runs one module of the pack: python devtools/pack.py tinywan.demo --steps 20
+As a script it runs one module of the pack: python devtools/pack.py benchmarks.demo --steps 20
 """
 
 from __future__ import annotations

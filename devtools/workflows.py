@@ -76,7 +76,7 @@ def object_info() -> dict:
     with tempfile.TemporaryDirectory() as folder:
         make_base(Path(folder))
         pretend_raylight(Path(folder))
-        checkpoint = install(Path(folder)) / "tinywan" / "tinywan.safetensors"
+        checkpoint = install(Path(folder)) / "zoo" / "tinywan" / "tinywan.safetensors"
         checkpoint.touch()  # its nodes register where it is
         with running(newest, Path(folder)) as server:
             return server.get("/object_info")

@@ -11,7 +11,7 @@ from .apply import BWCacheApply
 from .compare import BWCacheCompare
 from .report import BWCacheReport
 
-TINYWAN = Path(__file__).resolve().parent.parent / "tinywan" / "tinywan.safetensors"
+TINYWAN = Path(__file__).resolve().parent.parent / "zoo" / "tinywan" / "tinywan.safetensors"
 
 
 class BWCacheExtension(ComfyExtension):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import comfy.latent_formats
 from comfy_api.latest import io
 
-from ..tinywan.data import unpack
+from ..zoo.tinywan.data import unpack
 from .schema import CATEGORY, schema
 
 

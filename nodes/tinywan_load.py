@@ -9,10 +9,10 @@ import comfy.sd
 import torch
 from comfy_api.latest import io
 
-from ..tinywan.checkpoint import DEFAULT_PATH
-from ..tinywan.data import COLOURS, DIRECTIONS, FRAMES, SHAPES
-from ..tinywan.sample import null_context
-from ..tinywan.words import encode
+from ..zoo.sampling import null_context
+from ..zoo.tinywan.checkpoint import DEFAULT_PATH
+from ..zoo.tinywan.data import COLOURS, DIRECTIONS, FRAMES, SHAPES
+from ..zoo.tinywan.words import encode
 from .schema import CATEGORY, schema
 
 LATENT_CHANNELS = 16

@@ -19,7 +19,7 @@ from bwcache_pack.benchmarks.overhead_report import readme_lines, targets_table
 from bwcache_pack.benchmarks.shapes import SHAPES, WAN_14B, build
 from bwcache_pack.benchmarks.whole_run import TimedRun
 from bwcache_pack.devtools.pack import ROOT
-from bwcache_pack.tinywan.host import TinyPatcher
+from bwcache_pack.hosts.embedded import TinyPatcher
 
 TINY = replace(WAN_14B.scaled(), width=128, heads=1, ffn=128)
 

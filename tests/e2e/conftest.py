@@ -9,8 +9,8 @@ import pytest
 from bwcache_pack.devtools.workflows import FILES
 from bwcache_pack.tests.e2e.server import Server, install, make_base, pretend_raylight, running
 from bwcache_pack.tests.hosts.checkouts import Checkout, explain_missing, find_checkouts
-from bwcache_pack.tinywan.checkpoint import save_checkpoint
-from bwcache_pack.tinywan.model import TinyWan, TinyWanConfig
+from bwcache_pack.zoo.tinywan.checkpoint import save_checkpoint
+from bwcache_pack.zoo.wan import TinyWan, TinyWanConfig
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,7 @@ def server(checkout, tmp_path_factory) -> Server:
     base = tmp_path_factory.mktemp("comfyui")
     make_base(base)
     pretend_raylight(base)
-    checkpoint = install(base) / "tinywan" / "tinywan.safetensors"
+    checkpoint = install(base) / "zoo" / "tinywan" / "tinywan.safetensors"
     if not checkpoint.exists():  # a checkout without the trained file: what is tested here holds for any weights
         save_checkpoint(TinyWan(TinyWanConfig(num_layers=3)), checkpoint, {})
     for name, (directory, _) in FILES.items():

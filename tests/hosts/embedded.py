@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from bwcache_pack.tinywan import host as tiny
-from bwcache_pack.tinywan.model import TinyWan, TinyWanConfig
-from bwcache_pack.tinywan.sample import schedule
+from bwcache_pack.hosts import embedded as tiny
+from bwcache_pack.zoo.sampling import schedule
+from bwcache_pack.zoo.wan import TinyWan, TinyWanConfig
 
 from . import recipes
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from bwcache_pack.hosts.embedded import TinyPatcher, sample
 from bwcache_pack.tests.hosts import recipes
 from bwcache_pack.tests.hosts.lab import Lab, difference
-from bwcache_pack.tinywan.checkpoint import load_checkpoint
-from bwcache_pack.tinywan.host import TinyPatcher, sample
-from bwcache_pack.tinywan.model import TinyWan, TinyWanConfig
-from bwcache_pack.tinywan.sample import null_context
-from bwcache_pack.tinywan.sample import sample as sample_plainly
-from bwcache_pack.tinywan.words import encode_batch
+from bwcache_pack.zoo.sampling import null_context
+from bwcache_pack.zoo.sampling import sample as sample_plainly
+from bwcache_pack.zoo.tinywan.checkpoint import load_checkpoint
+from bwcache_pack.zoo.tinywan.words import encode_batch
+from bwcache_pack.zoo.wan import TinyWan, TinyWanConfig
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.family("wan21_t2v")]
 
@@ -106,7 +106,7 @@ def test_loading_reports_a_missing_key(comfyui, checkpoints, caplog):
 
 
 def test_the_shipped_checkpoint_loads_in_comfyui(lab, checkpoints):
-    from bwcache_pack.tinywan.checkpoint import DEFAULT_PATH
+    from bwcache_pack.zoo.tinywan.checkpoint import DEFAULT_PATH
 
     if not DEFAULT_PATH.is_file():
         pytest.skip(f"{DEFAULT_PATH.name} is not made yet: python dev.py train")

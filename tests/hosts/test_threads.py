@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from bwcache_pack.bwcache_core.forecast import FeatureHistory
+from bwcache_pack.hosts import embedded as tiny
 from bwcache_pack.tests.hosts.lab import Lab, difference
 from bwcache_pack.tests.hosts.test_faults import SETTINGS
-from bwcache_pack.tinywan import host as tiny
-from bwcache_pack.tinywan.sample import schedule
+from bwcache_pack.zoo.sampling import schedule
 
 STEPS, RUNS = 8, 5
 

@@ -15,7 +15,7 @@ from bwcache_pack.tests.mutants.mutants import MUTANTS
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNNER = Path(__file__).with_name("runner.py")
-COPIED = ("bwcache_core", "nodes", "tests", "tinywan", "__init__.py", "pyproject.toml")
+COPIED = ("bwcache_core", "nodes", "tests", "zoo", "hosts", "benchmarks", "__init__.py", "pyproject.toml")
 FAILED = 1  # pytest's exit status if tests ran and some failed: not for tests that are missing or cannot be imported
 SOME_RULES = 12
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from bwcache_pack.bwcache_core.config import BWCacheConfig
+from bwcache_pack.hosts.embedded import SAMPLERS, TinySampler, sample_euler
 from bwcache_pack.nodes.attach import open_session, shapes_of, stream_keys
 from bwcache_pack.nodes.families import BlockLayout, Family
-from bwcache_pack.tinywan.host import SAMPLERS, TinySampler, sample_euler
 
 
 def test_shapes_are_those_of_one_row():

@@ -10,13 +10,13 @@ import torch
 import torch.distributed
 
 from bwcache_pack.bwcache_core.config import BWCacheConfig
+from bwcache_pack.hosts import embedded as host
 from bwcache_pack.nodes import ray_worker
 from bwcache_pack.nodes.attach import attach
 from bwcache_pack.nodes.families import FAMILIES, BlockLayout, block_layout
 from bwcache_pack.nodes.ray_worker import RunStats, attach_here, decision_group, of_the_output, why_no_hooks
-from bwcache_pack.tinywan import host
-from bwcache_pack.tinywan.model import TinyWan, TinyWanConfig
-from bwcache_pack.tinywan.sample import schedule
+from bwcache_pack.zoo.sampling import schedule
+from bwcache_pack.zoo.wan import TinyWan, TinyWanConfig
 
 SPLIT = {"is_xdit": True, "ulysses_degree": 2, "ring_degree": 1, "cfg_degree": 1}
 CFG = {"is_xdit": True, "ulysses_degree": 1, "ring_degree": 1, "cfg_degree": 2}

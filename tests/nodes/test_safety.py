@@ -18,7 +18,7 @@ from bwcache_pack.bwcache_core.report import RunReport, RunStats, StepReport
 from bwcache_pack.devtools.archive import archive_files
 from bwcache_pack.devtools.pack import ROOT
 from bwcache_pack.nodes.events import RunEvents
-from bwcache_pack.tinywan.checkpoint import load_checkpoint
+from bwcache_pack.zoo.tinywan.checkpoint import load_checkpoint
 
 UNPACKERS = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve", "yaml"}
 STARTERS = {"ctypes", "multiprocessing", "os.system", "pty", "runpy", "socket", "subprocess", "urllib", "webbrowser"}
@@ -38,7 +38,7 @@ def shipped(suffix: str) -> list[Path]:
 
 def loaders() -> list[Path]:
     """Python that users run: what is shipped, and the small model that a git clone holds beside it."""
-    return [*shipped(".py"), *(path.relative_to(ROOT) for path in (ROOT / "tinywan").glob("*.py"))]
+    return [*shipped(".py"), *(path.relative_to(ROOT) for path in (ROOT / "zoo").glob("*.py"))]
 
 
 def test_nothing_unpacks_or_executes_what_it_reads():
@@ -78,7 +78,7 @@ def test_linting_checks_security_in_everything_shipped():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert '    "S",' in text.split("[tool.ruff.lint]")[1]
     exempt = text.split("[tool.ruff.lint.per-file-ignores]")[1].split("\n[")[0]
-    assert not any(folder in exempt for folder in ("nodes", "bwcache_core", "tinywan", '"**'))
+    assert not any(folder in exempt for folder in ("nodes", "bwcache_core", "zoo", '"**'))
     assert not any("noqa: S" in (ROOT / path).read_text(encoding="utf-8") for path in shipped(".py"))
 
 

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from bwcache_pack.hosts.embedded import SAMPLERS, TinySampler, sample_euler
 from bwcache_pack.nodes.sampler_response import sampler_response
-from bwcache_pack.tinywan.host import SAMPLERS, TinySampler, sample_euler
 
 GUIDER = SimpleNamespace(model_patcher=SimpleNamespace(model=None))
 SIGMAS = torch.tensor([1.0, 0.9, 0.6, 0.2, 0.0])

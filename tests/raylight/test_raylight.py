@@ -18,7 +18,7 @@ from bwcache_pack.bwcache_core.config import BWCacheConfig
 from bwcache_pack.bwcache_core.report import RunReport, RunStats, StepReport
 from bwcache_pack.devtools.pack import ROOT
 from bwcache_pack.nodes.attach import attach
-from bwcache_pack.tinywan.model import TinyWan
+from bwcache_pack.zoo.wan import TinyWan
 
 ray = pytest.importorskip("ray", reason="no Ray: requirements-dev.txt has it on Linux up to Python 3.13")
 
@@ -227,7 +227,7 @@ def test_reports_that_were_read_stay_when_ray_ends(actors, monkeypatch, caplog):
 
 def nothing_known(model):
     """Sent to a worker: a model of a class that is not supported."""
-    from bwcache_pack.tinywan.host import TinyPatcher
+    from bwcache_pack.hosts.embedded import TinyPatcher
 
     return TinyPatcher(torch.nn.Identity())
 

@@ -14,10 +14,10 @@ import torch.distributed
 from pack import load_pack
 
 load_pack()
+from bwcache_pack.hosts import embedded as host  # noqa: E402
 from bwcache_pack.tests.hosts import recipes  # noqa: E402 - the pack has no name before it is loaded
-from bwcache_pack.tinywan import host  # noqa: E402
-from bwcache_pack.tinywan.model import TinyWan, TinyWanConfig  # noqa: E402
-from bwcache_pack.tinywan.sample import schedule  # noqa: E402
+from bwcache_pack.zoo.sampling import schedule  # noqa: E402
+from bwcache_pack.zoo.wan import TinyWan, TinyWanConfig  # noqa: E402
 
 FRAMES, SIZE = 5, 6  # of the latents: 45 tokens, so two workers hold 23 and 22
 

@@ -11,7 +11,7 @@ const HERE = dirname(fileURLToPath(import.meta.url));
 const PACK = resolve(HERE, "..", "..", "..");
 const SECONDS_TO_START = 120;
 
-export const MODEL = process.env.BWCACHE_TINYWAN ?? join(PACK, "tinywan", "tinywan.safetensors");
+export const MODEL = process.env.BWCACHE_TINYWAN ?? join(PACK, "zoo", "tinywan", "tinywan.safetensors");
 
 /**
  * @param {{comfyui: string, python: string}} host checkout and its interpreter

@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-WORDS = Path(__file__).resolve().parents[4] / "tinywan" / "words.py"
+WORDS = Path(__file__).resolve().parents[4] / "zoo" / "tinywan" / "words.py"
 
 
 class TinyWords:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import torch
 
-from .sample import TIMESTEPS, schedule
+from ..zoo.sampling import TIMESTEPS, schedule
 
 OUTER_SAMPLE, PREDICT_NOISE, DIFFUSION_MODEL = "outer_sample", "predict_noise", "diffusion_model"
 COND, UNCOND = 0, 1

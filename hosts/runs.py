@@ -14,11 +14,11 @@ import torch
 from ..bwcache_core.config import BWCacheConfig
 from ..bwcache_core.report import RunReport, RunStats
 from ..nodes.attach import attach
-from .checkpoint import DEFAULT_PATH, load_checkpoint
-from .data import FRAMES, unpack
-from .host import TinyPatcher, sample
-from .sample import null_context
-from .words import encode_batch
+from ..zoo.sampling import null_context
+from ..zoo.tinywan.checkpoint import DEFAULT_PATH, load_checkpoint
+from ..zoo.tinywan.data import FRAMES, unpack
+from ..zoo.tinywan.words import encode_batch
+from .embedded import TinyPatcher, sample
 
 
 @dataclass(frozen=True)

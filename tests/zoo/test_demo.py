@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
+from bwcache_pack.benchmarks import demo
 from bwcache_pack.bwcache_core.config import PAPER, BWCacheConfig
-from bwcache_pack.tinywan import demo
-from bwcache_pack.tinywan.checkpoint import save_checkpoint
-from bwcache_pack.tinywan.model import TinyWan, TinyWanConfig
-from bwcache_pack.tinywan.runs import EmbeddedHost, Job, run
+from bwcache_pack.hosts.runs import EmbeddedHost, Job, run
+from bwcache_pack.zoo.tinywan.checkpoint import save_checkpoint
+from bwcache_pack.zoo.wan import TinyWan, TinyWanConfig
 
 
 @pytest.fixture

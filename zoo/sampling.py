@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import torch
 
-from .words import encode_batch
+from .tinywan.words import encode_batch
 
 SHIFT = 8.0  # ComfyUI's default for Wan 2.1
 TIMESTEPS = 1000

@@ -17,12 +17,12 @@ from einops import rearrange
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
-from ..bwcache_core.config import PAPER, BWCacheConfig
-from ..nodes.charts import change_curve
+from ...bwcache_core.config import PAPER, BWCacheConfig
+from ...hosts.runs import EmbeddedHost, Job, run
+from ...nodes.charts import change_curve
 from .checkpoint import DEFAULT_PATH, load_checkpoint
 from .data import SHAPES, prompt_of
 from .judge import evaluation_labels, read_colours, read_directions, read_shapes, sample_labels
-from .runs import EmbeddedHost, Job, run
 
 PROMPTS = 60
 SHOWN_FRAMES = (0, 2, 4)

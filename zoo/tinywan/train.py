@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..sampling import TIMESTEPS, shift_sigma
+from ..wan import TinyWan, TinyWanConfig
 from .checkpoint import save_checkpoint
 from .data import FRAMES, pack, prompt_of, random_labels, render
 from .judge import evaluate
-from .model import TinyWan, TinyWanConfig
-from .sample import TIMESTEPS, shift_sigma
 from .words import NULL, encode_batch, word_vector
 
 LOGGER = logging.getLogger(__name__)

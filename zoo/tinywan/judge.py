@@ -5,8 +5,8 @@ Shapes: B = clips, F = frames, H x W = pixels, values in [-1, 1].
 
 import torch
 
+from ..sampling import LATENT_SHAPE, sample
 from .data import COLOURS, DIRECTIONS, SHAPES, all_labels, prompt_of, unpack
-from .sample import LATENT_SHAPE, sample
 from .words import encode_batch
 
 MIN_CHROMA = 0.8  # max - min over RGB: the palette has 1.8, the background at most 0.1

@@ -20,10 +20,10 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from ..bwcache_core.config import ADAPTIVE, PAPER, BWCacheConfig
+from ..hosts.runs import Host, Job, Outcome, open_host, run
 from ..nodes.charts import change_curve, reuse_map
-from .checkpoint import DEFAULT_PATH
-from .compare import psnr, ssim
-from .runs import Host, Job, Outcome, open_host, run
+from ..zoo.tinywan.checkpoint import DEFAULT_PATH
+from .fidelity import psnr, ssim
 
 PAPER_THRESHOLD = 0.05  # TinyWan's features change by 0.02 to 0.045 until two thirds of a run
 TILE = 288  # width and height of one clip on screen, in pixels

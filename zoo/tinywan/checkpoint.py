@@ -6,7 +6,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from .model import TinyWan, TinyWanConfig
+from ..wan import TinyWan, TinyWanConfig
 
 DEFAULT_PATH = Path(__file__).with_name("tinywan.safetensors")
 

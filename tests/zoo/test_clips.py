@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from bwcache_pack.tinywan.compare import motion_psnr, psnr, ssim
-from bwcache_pack.tinywan.data import all_labels, pack, prompt_of, render, unpack
-from bwcache_pack.tinywan.judge import read_colours, read_directions, read_shapes
-from bwcache_pack.tinywan.words import encode, encode_batch
+from bwcache_pack.benchmarks.fidelity import motion_psnr, psnr, ssim
+from bwcache_pack.zoo.tinywan.data import all_labels, pack, prompt_of, render, unpack
+from bwcache_pack.zoo.tinywan.judge import read_colours, read_directions, read_shapes
+from bwcache_pack.zoo.tinywan.words import encode, encode_batch
 
 
 def drawn(side=24, seed=0):
