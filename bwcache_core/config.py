@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-ADAPTIVE = "adaptive"
+from .plan import AUTO, PlanError, parse
+
+FORECAST = "forecast"
 PAPER = "paper"
 PER_BLOCK = "per block"
-MODES = (ADAPTIVE, PAPER, PER_BLOCK)
-
-CUSTOM = "custom"
-PRESETS = {"quality": 0.008, "balanced": 0.03, "fast": 0.06}  # tolerance of adaptive; measured: benchmarks/NOTES.md
-
-FEATURES = "features"
-OUTPUT = "output"
-AUTO = "auto"
-CACHE_POINTS = (AUTO, FEATURES, OUTPUT)
+MODES = (FORECAST, PAPER, PER_BLOCK)
 
 GPU = "gpu"
 CPU = "cpu"
@@ -27,79 +21,20 @@ class ConfigError(ValueError):
 
 
 @dataclass(frozen=True)
-class BWCacheConfig:
-    """What the user chose. Raises ConfigError for a value outside its bounds.
+class Config:
+    """What every mode has. Raises ConfigError for a value outside its bounds.
 
     Attributes:
-        mode: how reuse is decided. "adaptive" measures the error of its own forecasts, "paper" replays the whole
-            stack of blocks while it hardly changes, "per block" judges each block alone.
-        preset: tolerance of adaptive by name; "custom" takes `tolerance`.
-        tolerance: adaptive: relative L1 error allowed in a forecast. Higher is faster and drifts further. 0 never
-            reuses, and the output is bit-identical to the plain model.
-        corrector: adaptive with the output cached: the first computed step after reused ones also makes up for what
-            their forecasts missed.
-        target_speedup: adaptive: all over computed evaluations to land on, whatever tolerance that takes. 0 is off.
-        max_reuse: adaptive: evaluations reused in a row at most.
-        order: adaptive: degree of the forecast at most; 0 frozen, 1 linear, 2 quadratic.
-        damping: adaptive: how far a forecast goes from the newest features to the polynomial; 0 frozen, 1 all the way.
-            Outputs of a guided model are noisy slopes, and going all the way overshoots (benchmarks/NOTES.md).
-        cache_point: adaptive: what is forecast. "output" of the model takes a few MB; "features" of the last block
-            take hundreds, and what controls add after the last block stays live in reused steps. "auto" is "output".
-        cache_device: where features, outputs and residuals are kept: "gpu" is the model's device, "cpu" the host's
-            memory. "auto" takes the GPU while ComfyUI need not evict weights for it; else it caches less (adaptive: the
-            output), else it takes host memory (placement.py).
-        max_cache_mb: most MiB that the cache may hold; more is not cached at all. 0 sets no limit of its own.
-        threshold: paper and per block: relative L1 change (delta in the paper, 0.15 there) under which features count
-            as similar. Higher reuses more and drifts further. 0 never reuses.
-        reuse_interval: steps served from one computed step (R in the paper). 0 = 10 % of the steps, at least 1.
-            Higher is faster and drifts further.
         start_step: first step of a run (0-based, negative counts from the end) that may be reused.
         end_step: last step of a run that may be reused, itself included. -1 = the last step.
-        monitor_every: the indicator reads every n-th block and the last one. Higher costs less memory and time.
-        tokens: tokens sampled per block for the indicator. Higher follows the full tensors more closely.
-        verbose: log every evaluation, not only the summary of the run.
     """
 
-    mode: str = ADAPTIVE
-    preset: str = "balanced"
-    tolerance: float = 0.05
-    target_speedup: float = 0.0
-    max_reuse: int = 6
-    order: int = 1
-    damping: float = 0.5
-    cache_point: str = AUTO
-    cache_device: str = AUTO
-    max_cache_mb: int = 0
-    corrector: bool = True
-    threshold: float = 0.15
-    reuse_interval: int = 0
     start_step: int = 0
     end_step: int = -1
-    monitor_every: int = 1
-    tokens: int = 256
-    verbose: bool = False
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise ConfigError(f"mode is {self.mode!r}, expected one of {', '.join(MODES)}.")
-        if self.preset not in (*PRESETS, CUSTOM):
-            raise ConfigError(f"preset is {self.preset!r}, expected one of {', '.join((*PRESETS, CUSTOM))}.")
-        if self.cache_point not in CACHE_POINTS:
-            raise ConfigError(f"cache_point is {self.cache_point!r}, expected one of {', '.join(CACHE_POINTS)}.")
-        if self.cache_device not in CACHE_DEVICES:
-            raise ConfigError(f"cache_device is {self.cache_device!r}, expected one of {', '.join(CACHE_DEVICES)}.")
-        self._check_range("max_cache_mb", 0, 1_000_000, "0 sets no limit")
-        self._check_range("tolerance", 0.0, 1.0, "0 turns reuse off")
-        self._check_range("target_speedup", 0.0, 10.0, "0 is off, 2 computes half of the steps")
-        self._check_range("max_reuse", 1, 100, "6 is the default")
-        self._check_range("damping", 0.0, 1.0, "0.5 is the default")
-        self._check_range("order", 0, 2, "0 frozen, 1 linear, 2 quadratic")
-        self._check_range("threshold", 0.0, 1.0, "0 turns reuse off, 0.15 is the paper's value")
-        self._check_range("reuse_interval", 0, 100, "0 means 10 % of the steps")
-        self._check_range("start_step", -10_000, 10_000, "0 is the first step of the run")
-        self._check_range("end_step", -10_000, 10_000, "-1 is the last step of the run")
-        self._check_range("monitor_every", 1, 1_000, "1 reads every block")
-        self._check_range("tokens", 1, 4_096, "256 is the default")
+        self._check("start_step", -10_000, 10_000, "0 is the first step of the run")
+        self._check("end_step", -10_000, 10_000, "-1 is the last step of the run")
         same_origin = (self.start_step < 0) == (self.end_step < 0)
         if same_origin and self.start_step > self.end_step:
             raise ConfigError(
@@ -107,38 +42,92 @@ class BWCacheConfig:
                 "Lower start_step or raise end_step."
             )
 
-    def _check_range(self, name: str, low: float, high: float, hint: str) -> None:
+    def _check(self, name: str, low: float, high: float, hint: str) -> None:
         value = getattr(self, name)
         if not low <= value <= high:  # NaN included
             raise ConfigError(f"{name} is {value}, expected {low} to {high} ({hint}).")
 
-    @property
-    def limit(self) -> float:
-        """The number that this mode holds its measurements against."""
-        if self.mode != ADAPTIVE:
-            return self.threshold
-        return PRESETS.get(self.preset, self.tolerance)
+    def _check_choice(self, name: str, choices: tuple[str, ...]) -> None:
+        if getattr(self, name) not in choices:
+            raise ConfigError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(choices)}.")
+
+
+@dataclass(frozen=True)
+class ForecastConfig(Config):
+    """Forecast mode: a plan says which steps compute, the others are foretold from the outputs of computed ones.
+
+    Attributes:
+        speedup: all steps over computed ones. 1 computes every step: the output is bit-identical to the plain model's.
+        threshold: relative L1 error of a forecast; above it nothing is reused, whatever the plan says.
+        plan: "auto", or the text of a plan (plan.py), which then decides instead of `speedup`.
+        corrector: computed steps also make up for what the forecasts before them missed.
+    """
+
+    speedup: float = 2.0
+    threshold: float = 0.5
+    plan: str = AUTO
+    corrector: bool = True
+
+    mode = FORECAST
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check("speedup", 1.0, 10.0, "2 computes half of the steps, 1 computes all")
+        self._check("threshold", 0.0, 10.0, "0 turns reuse off, 0.5 is the default")
+        try:
+            parse(self.plan)
+        except PlanError as error:
+            raise ConfigError(str(error)) from error
 
     @property
-    def forecast_order(self) -> int:
-        """Degree of the forecasts that this mode serves, at most."""
-        return self.order if self.mode == ADAPTIVE else 0
+    def reuses(self) -> bool:
+        """False where every step computes."""
+        return self.threshold > 0 and (self.plan_given or self.speedup > 1.0)
+
+    @property
+    def plan_given(self) -> bool:
+        return parse(self.plan) is not None
+
+
+@dataclass(frozen=True)
+class BlockConfig(Config):
+    """The modes of the paper: blocks are reused, frozen, while they hardly change.
+
+    Attributes:
+        mode: "paper" replays the whole stack of blocks, "per block" judges each block alone.
+        threshold: relative L1 change (delta in the paper, 0.15 there) under which features count as similar. Higher
+            reuses more and drifts further. 0 never reuses.
+        reuse_interval: steps served from one computed step (R in the paper). 0 = 10 % of the steps, at least 1.
+        monitor_every: the indicator reads every n-th block and the last one. Higher costs less memory and time.
+            "per block" reads them all.
+        cache_device: where features and residuals are kept: "gpu" is the model's device, "cpu" the host's memory.
+            "auto" takes the GPU while ComfyUI need not evict weights for it, else host memory.
+        max_cache_mb: most MiB that the cache may hold; more is not cached at all. 0 sets no limit of its own.
+    """
+
+    mode: str = PAPER
+    threshold: float = 0.15
+    reuse_interval: int = 0
+    monitor_every: int = 1
+    cache_device: str = AUTO
+    max_cache_mb: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_choice("mode", (PAPER, PER_BLOCK))
+        self._check_choice("cache_device", CACHE_DEVICES)
+        self._check("threshold", 0.0, 1.0, "0 turns reuse off, 0.15 is the paper's value")
+        self._check("reuse_interval", 0, 100, "0 means 10 % of the steps")
+        self._check("monitor_every", 1, 1_000, "1 reads every block")
+        self._check("max_cache_mb", 0, 1_000_000, "0 sets no limit")
 
     @property
     def budget(self) -> int:
         """max_cache_mb in bytes; 0 is no limit."""
         return self.max_cache_mb * 1024 * 1024
 
-    @property
-    def caches_output(self) -> bool:
-        """True where the model's output is forecast, False where block features are."""
-        return self.mode == ADAPTIVE and self.cache_point != FEATURES
-
     def monitored_blocks(self, block_count: int) -> tuple[int, ...]:
-        """Indices of the blocks whose change is measured: none where only the output is judged, all in "per block"."""
-        if self.caches_output:
-            return ()
+        """Indices of the blocks whose change is measured."""
         if self.mode == PER_BLOCK:
             return tuple(range(block_count))
-        chosen = set(range(0, block_count, self.monitor_every)) | {block_count - 1}
-        return tuple(sorted(chosen))
+        return tuple(sorted({*range(0, block_count, self.monitor_every), block_count - 1}))

@@ -1,0 +1,87 @@
+"""A run's noise schedule: sigmas to steps, noise levels and widths. Pure numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+LEAST = 1e-2  # of signal and noise: the ends of a schedule stay at a finite level
+CLOSE = 1e-4  # relative: samplers evaluate slightly off a sigma of the schedule
+ZERO = 2e-3  # a last sigma up to this is an end at zero: uni_pc puts 0.001 there
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The sigmas of a run, steps + 1 finite numbers that fall, or rise where a video is turned into noise.
+
+    flow: noise and signal are mixed, (1 - sigma) signal + sigma noise; otherwise noise is added, signal + sigma noise.
+    Raises ValueError for fewer than two sigmas or one that is not finite.
+    """
+
+    sigmas: tuple[float, ...]
+    flow: bool = True
+
+    def __post_init__(self) -> None:
+        if len(self.sigmas) < 2:
+            raise ValueError(f"the schedule has {len(self.sigmas)} sigmas, expected two or more")
+        if not all(math.isfinite(sigma) for sigma in self.sigmas):
+            raise ValueError(f"the schedule has a sigma that is no finite number: {self.sigmas}")
+
+    @property
+    def steps(self) -> int:
+        return len(self.sigmas) - 1
+
+    @property
+    def rises(self) -> bool:
+        return self.sigmas[-1] > self.sigmas[0]
+
+    @property
+    def ends_at_zero(self) -> bool:
+        return abs(self.sigmas[-1]) <= ZERO
+
+    @cached_property
+    def widths(self) -> tuple[float, ...]:
+        """How far sigma moves over each step."""
+        return tuple(abs(here - following) for here, following in pairwise(self.sigmas))
+
+    @cached_property
+    def levels(self) -> tuple[float, ...]:
+        """Noise level at the beginning of each step, and at the end of the last."""
+        return tuple(self.level(sigma) for sigma in self.sigmas)
+
+    def level(self, sigma: float) -> float:
+        """Log of noise over signal, each with LEAST added."""
+        sigma = max(sigma, 0.0)
+        signal = max(1.0 - sigma, 0.0) + LEAST if self.flow else 1.0
+        return math.log((sigma + LEAST) / signal)
+
+    def step_of(self, sigma: float) -> int:
+        """0-based step whose interval holds `sigma`. Never assumes that it is one of the schedule."""
+        slack = CLOSE * abs(sigma)
+        if self.rises:
+            reached = sum(s <= sigma + slack for s in self.sigmas)
+        else:
+            reached = sum(s >= sigma - slack for s in self.sigmas)
+        return min(max(reached, 1), self.steps) - 1
+
+    def coordinate(self, sigma: float) -> float:
+        """Real-valued step: 3.5 lies halfway, in sigma, from step 3 to step 4."""
+        step = self.step_of(sigma)
+        width = self.sigmas[step] - self.sigmas[step + 1]
+        return step + (self.sigmas[step] - sigma) / width if width else float(step)
+
+    def window(self, start_step: int, end_step: int) -> tuple[int, int]:
+        """First and last step of a window, 0-based; negative numbers count from the end of the run."""
+        return absolute(start_step, self.steps), absolute(end_step, self.steps)
+
+
+def absolute(step: int, steps: int) -> int:
+    return step + steps if step < 0 else step
+
+
+def schedule_of(sigmas: Sequence[float], flow: bool = True) -> Schedule:
+    """A Schedule from any sequence of numbers."""
+    return Schedule(tuple(float(sigma) for sigma in sigmas), flow)
