@@ -15,8 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import torch
-
 from .forecast import forecast_weights
 
 STRENGTH = 0.7  # of the lag that one evaluation takes out; the line errs too (benchmarks/NOTES.md)
@@ -30,20 +28,21 @@ class SamplerStep:
     """How the latent of the next evaluation comes about: decay * latent + sum_i weights[i] * D, D newest first.
 
     sigma: of this evaluation. decay: the next sigma over this one. weights[0] is of this evaluation's own D.
+    step: of the schedule, in which the sampler evaluates here.
     """
 
     sigma: float
     decay: float
     weights: tuple[float, ...]
+    step: int = 0
 
 
 @dataclass(frozen=True)
 class Served:
-    """A reused evaluation: which, where it was, and the order of the forecast that it got."""
+    """A reused evaluation: which, and where it was."""
 
     evaluation: int
     coordinate: float
-    order: int
 
 
 @dataclass(frozen=True)
@@ -57,10 +56,13 @@ class Correction:
     carried: list[list[float]]
 
 
-def sampler_steps(sigmas: Sequence[float], gains: Sequence[Sequence[float]]) -> tuple[SamplerStep, ...]:
+def sampler_steps(
+    sigmas: Sequence[float], gains: Sequence[Sequence[float]], places: Sequence[int] | None = None
+) -> tuple[SamplerStep, ...]:
     """What each evaluation's step does, from gains[n][j]: the part of D of evaluation j in the latent that n sees.
 
-    sigmas: of the evaluations, and where the schedule ends. The last row of gains is of the sampler's result.
+    sigmas: of the evaluations, and where the schedule ends. The last row of gains is of the sampler's result. places: the
+    step of each evaluation, the n-th unless given.
     """
     steps = []
     for n, (here, following) in enumerate(pairwise(sigmas)):
@@ -68,13 +70,12 @@ def sampler_steps(sigmas: Sequence[float], gains: Sequence[Sequence[float]]) -> 
         weights = [gains[n + 1][j] - decay * gains[n][j] for j in range(n, -1, -1)]
         least = NEGLIGIBLE * abs(weights[0])
         reach = max((i + 1 for i, weight in enumerate(weights) if abs(weight) > least), default=1)
-        steps.append(SamplerStep(here, decay, tuple(weights[:reach])))
+        steps.append(SamplerStep(here, decay, tuple(weights[:reach]), places[n] if places else n))
     return tuple(steps)
 
 
 def correction(
-    steps: Sequence[SamplerStep], evaluation: int, served: Sequence[Served], nodes: Sequence[float],
-    damping: float, carried: int,
+    steps: Sequence[SamplerStep], evaluation: int, served: Sequence[Served], nodes: Sequence[float], carried: int
 ) -> Correction:
     """What a computed evaluation adds to its output after `served` were reused from outputs at `nodes` (oldest first).
 
@@ -85,7 +86,7 @@ def correction(
     for s in served:
         step = steps[s.evaluation]
         line = basis.line((s.evaluation - served[0].evaluation + 1) / (evaluation - served[0].evaluation + 1))
-        missed = total((1.0, line), (-1.0, basis.forecast(nodes, s, damping)))
+        missed = total((1.0, line), (-1.0, basis.forecast(nodes, s.coordinate)))
         errors = [total((1.0, lag), (-step.sigma, missed)), *errors]
         lag = moved(step, lag, errors)
     step = steps[evaluation]
@@ -141,18 +142,7 @@ class _Basis:
         new = self.tensors + self.nodes
         return total((1.0 - share, self.one(new - 1)), (share, self.one(new)))
 
-    def forecast(self, nodes: Sequence[float], served: Served, damping: float) -> list[float]:
-        used = nodes[-(served.order + 1) :]
-        weights = forecast_weights(used, served.coordinate, damping)
-        first = self.tensors + self.nodes - len(used)
-        return total(*((weight, self.one(first + i)) for i, weight in enumerate(weights)))
+    def forecast(self, nodes: Sequence[float], coordinate: float) -> list[float]:
+        weights = forecast_weights(nodes, coordinate)
+        return total(*((weight, self.one(self.tensors + i)) for i, weight in enumerate(weights)))
 
-
-def weighted(tensors: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
-    """Sum of weight * tensor, in at least float32, in the type of the tensors: a fresh tensor."""
-    dtype = tensors[0].dtype
-    result = torch.zeros_like(tensors[0], dtype=torch.promote_types(dtype, torch.float32))
-    for weight, tensor in zip(weights, tensors, strict=True):
-        if weight:
-            result.add_(tensor, alpha=weight)
-    return result.to(dtype)
