@@ -10,6 +10,7 @@ from itertools import pairwise
 
 LEAST = 1e-2  # of signal and noise: the ends of a schedule stay at a finite level
 CLOSE = 1e-4  # relative: samplers evaluate slightly off a sigma of the schedule
+ALIKE = 1.1e-3  # share of a run: ComfyUI's schedulers pick sigmas from a table of 1000
 ZERO = 2e-3  # a last sigma up to this is an end at zero: uni_pc puts 0.001 there
 
 
@@ -51,6 +52,20 @@ class Schedule:
     def levels(self) -> tuple[float, ...]:
         """Noise level at the beginning of each step, and at the end of the last."""
         return tuple(self.level(sigma) for sigma in self.sigmas)
+
+    @cached_property
+    def shift(self) -> float | None:
+        """The roundest flow shift s with sigma = s u / (1 + (s - 1) u), u = 1 - step / steps; None where there is none."""
+        middle, noise = 1.0 - (self.steps // 2) / self.steps, self.sigmas[self.steps // 2]
+        if not self.flow or self.steps < 2 or not 0.0 < noise < 1.0:
+            return None
+        exact = noise * (1.0 - middle) / (middle * (1.0 - noise))
+        return next((shift for shift in (float(f"{exact:.{n}g}") for n in (1, 2, 3)) if self.fits(shift)), None)
+
+    def fits(self, shift: float) -> bool:
+        """Every sigma lies where a run from 1 to 0 with this flow shift has it."""
+        shares = [sigma / (shift - (shift - 1.0) * sigma) if 0.0 <= sigma <= 1.0 else -1.0 for sigma in self.sigmas]
+        return all(abs(share - (1.0 - i / self.steps)) < ALIKE for i, share in enumerate(shares))
 
     def level(self, sigma: float) -> float:
         """Log of noise over signal, each with LEAST added."""
