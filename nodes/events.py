@@ -1,7 +1,8 @@
-"""The one event to the browser: `bwcache.step`, at most one per model evaluation, to the client that queued the prompt.
+"""The one event to the browser: `bwcache.step`, to the client that queued the prompt.
 
-Its fields are listed in README.md, section "The event". Sending costs nothing where nobody listens, never waits, and
-an error in it is logged once and ends the events of that run, not the run.
+One when a run begins, with its plan, then one for each model evaluation. Its fields are listed in README.md, section "The
+event". Steps and evaluations count from 0, as in the report and the inputs. Sending costs nothing where nobody listens,
+never waits, and an error in it is logged once and ends the events of that run, not the run.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ import sys
 import uuid
 from itertools import groupby
 
+from ..bwcache_core.advice import notice, verdict
 from ..bwcache_core.report import RunReport, StepReport
 
 EVENT = "bwcache.step"
 DIGITS = 4  # of the numbers sent: enough for a chart
-MOST_ERRORS, MOST_HISTORY = 20, 1_000  # the newest ones: a run has up to 10,000 steps, and an event must stay small
+MOST_HISTORY = 1_000  # the newest ones: a run has up to 10,000 steps, and an event must stay small
 LONGEST_ID = 200
-BEFORE_THE_FIRST = StepReport(-1, -1, 0.0, "compute", "")
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class RunEvents:
         self.server = running_server()
         self.client = getattr(self.server, "client_id", None)
         self.workflow = running_workflow(self.server)
+        self(False)  # the plan, before the first step
 
     def __call__(self, done: bool = False) -> None:
         # The last evaluation of a finished run is told by the closing event.
@@ -50,7 +52,6 @@ class RunEvents:
     def payload(self, done: bool) -> dict:
         """The event as plain values; None where there is no number, or none that is finite."""
         report = self.report
-        last = report.steps[-1] if report.steps else BEFORE_THE_FIRST
         event = {
             "node_id": self.node_id,
             "run": self.run,
@@ -58,46 +59,59 @@ class RunEvents:
             "model": report.model,
             "mode": report.mode,
             "total_steps": report.steps_total,
-            "block_count": report.block_count,
             "threshold": rounded(report.threshold),
-            **evaluation(last, report.block_count),
+            "plan": report.plan,
+            "planned": ranges(report.planned),
+            "plan_note": report.plan_note,
+            "block_count": report.block_count,
+            "evaluation": evaluation(report.steps[-1], report.block_count) if report.steps else None,
             "evaluations_reused": report.evaluations_reused,
-            "speedup": rounded(report.speedup),
+            "speedup": None,
+            "seconds_saved": None,
             "cache_bytes": report.cache_bytes,
-            "warnings": list(report.warnings),
-            "errors": report.errors[-MOST_ERRORS:],
+            "notice": notice(report),
             "done": done,
         }
-        if done:
-            event["finished"] = report.finished
-            event["summary"] = report.summary()
-            event["history"] = [evaluation(step, report.block_count) for step in report.steps[-MOST_HISTORY:]]
-        return event
+        return {**event, **ending(report)} if done else event
+
+
+def ending(report: RunReport) -> dict:
+    """What is known of a run when it has ended. Speed is estimated; none where another cache is on the model."""
+    known = report.finished and not report.rivals and report.speedup is not None
+    return {
+        "finished": report.finished,
+        "speedup": rounded(report.speedup) if known else None,
+        "seconds_saved": rounded(report.plain_seconds - report.seconds) if known else None,
+        "verdict": verdict(report),
+        "history": [evaluation(step, report.block_count) for step in report.steps[-MOST_HISTORY:]],
+    }
 
 
 def evaluation(step: StepReport, block_count: int) -> dict:
-    """The part of an event that describes one evaluation. Counts of evaluations and steps are 1-based here."""
+    """One evaluation of the model."""
     changes = step.block_changes
     return {
-        "evaluation": step.evaluation + 1,
-        "step": step.step + 1,
+        "evaluation": step.evaluation,
+        "step": step.step,
+        "sigma": rounded(step.sigma),
         "action": step.action,
         "reason": step.reason,
-        "change": rounded(step.change),
-        "forecast_error": rounded(step.forecast_errors[-1] if step.forecast_errors else None),
+        "error": rounded(step.error),
+        "jump": rounded(step.jump),
         "judged": rounded(step.judged),
         "limit": rounded(step.limit),
-        "blocks_reused": step.blocks_total - step.blocks_run,
-        "blocks_total": step.blocks_total,
-        "reused": ranges(step.reused_blocks),
+        "change": rounded(step.change),
         "block_changes": [rounded(changes.get(block)) for block in range(block_count)] if changes else [],
+        "reused_blocks": ranges(step.reused_blocks),
+        "work_run": step.blocks_run if step.blocks_total else step.calls_run,
+        "work_total": step.blocks_total or step.calls_total,
         "seconds": rounded(step.seconds),
     }
 
 
-def ranges(blocks: list[int]) -> list[list[int]]:
-    """Ascending block indices as [first, last] pairs: [0, 1, 2, 5] is [[0, 2], [5, 5]]."""
-    runs = [[block for _, block in run] for _, run in groupby(enumerate(blocks), key=lambda at: at[1] - at[0])]
+def ranges(numbers: list[int]) -> list[list[int]]:
+    """Rising numbers as [first, last] pairs: [0, 1, 2, 5] is [[0, 2], [5, 5]]."""
+    runs = [[number for _, number in run] for _, run in groupby(enumerate(numbers), key=lambda at: at[1] - at[0])]
     return [[run[0], run[-1]] for run in runs]
 
 

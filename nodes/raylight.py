@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..bwcache_core.config import BWCacheConfig
-from .apply import SEARCH_ALIASES, Stats, settings_inputs
+from .apply import SEARCH_ALIASES, Stats, inputs_of
+from .inputs import check_choices, complaint, config_of, settings_inputs
 from .schema import CATEGORY, schema
 
 RayActors = io.Custom("RAY_ACTORS")
@@ -27,7 +27,7 @@ class BWCacheApplyRaylight(io.ComfyNode):
                 RayActors.Input(
                     "ray_actors",
                     tooltip="Raylight's workers with their model. They keep the cache until a "
-                    "model is loaded anew: to switch it off, choose custom and tolerance 0.",
+                    "model is loaded anew: to switch it off, set threshold to 0.",
                 ),
                 *settings_inputs(),
             ],
@@ -37,11 +37,17 @@ class BWCacheApplyRaylight(io.ComfyNode):
                     display_name="stats", tooltip="Fills while the workers sample. Connect it to BWCache Report."
                 ),
             ],
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
             not_idempotent=True,  # each node its own stats: equal nodes would share one cached output
         )
 
     @classmethod
-    def execute(cls, ray_actors: dict, **settings) -> io.NodeOutput:
+    def validate_inputs(cls, mode: dict | None = None, **others) -> bool | str:
+        return complaint(mode)
+
+    @classmethod
+    def execute(cls, ray_actors: dict, mode: dict | None = None) -> io.NodeOutput:
         from .ray_actors import attach_everywhere  # needs Ray, which Raylight brings along and takes seconds to import
 
-        return io.NodeOutput(ray_actors, attach_everywhere(ray_actors, BWCacheConfig(**settings)))
+        check_choices(inputs_of(cls.hidden.dynprompt, cls.hidden.unique_id))
+        return io.NodeOutput(ray_actors, attach_everywhere(ray_actors, config_of(mode)))

@@ -1,0 +1,172 @@
+"""Inputs of the nodes that attach a cache, and the settings that they make.
+
+`mode` is a DynamicCombo: only the inputs of the mode that is chosen are there, as `mode.speedup` in a prompt. Every one
+but the mode may be left out. A fresh node shows four: mode, speedup, threshold and plan. What few need comes with
+plan `custom`, since the classic canvas folds nothing away.
+"""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..bwcache_core.config import (
+    CACHE_DEVICES,
+    FORECAST,
+    MODES,
+    PAPER,
+    PER_BLOCK,
+    BlockConfig,
+    Config,
+    ConfigError,
+    ForecastConfig,
+)
+from ..bwcache_core.plan import AUTO
+
+CUSTOM = "custom"
+PLANS = (AUTO, CUSTOM)
+EXPERT = {"advanced": True}  # as extra_dict: the `advanced` argument exists only since ComfyUI 0.10
+FARTHEST = 10_000  # steps
+
+
+def settings_inputs() -> list:
+    """The mode, with the inputs of each."""
+    options = [
+        io.DynamicCombo.Option(FORECAST, forecast_inputs(ForecastConfig())),
+        io.DynamicCombo.Option(PAPER, block_inputs(BlockConfig(), paper=True)),
+        io.DynamicCombo.Option(PER_BLOCK, block_inputs(BlockConfig(mode=PER_BLOCK), paper=False)),
+    ]
+    tooltip = (
+        "forecast: a plan says which steps are computed, the others are foretold. For any model. "
+        "paper: the published method, replays all blocks while they hardly change. "
+        "per block: each block is judged by its own change; holds far more memory."
+    )
+    return [io.DynamicCombo.Input("mode", options=options, tooltip=tooltip)]
+
+
+def forecast_inputs(defaults: ForecastConfig) -> list:
+    plan = io.DynamicCombo.Input(
+        "plan",
+        options=[
+            io.DynamicCombo.Option(AUTO, []),
+            io.DynamicCombo.Option(CUSTOM, custom_inputs(defaults)),
+        ],
+        optional=True,
+        tooltip="Which steps are computed. auto: chosen for the speedup. custom: the steps, the window in which steps may "
+        "be reused, and the corrector are yours to set.",
+    )
+    speedup = number(
+        "speedup", defaults.speedup, 1.0, 10.0, 0.1,
+        "All steps over computed steps. 2 computes half of them. Higher is faster and drifts further from the uncached "
+        "video. 1 computes all: the cache is off, bit for bit.",
+    )  # fmt: skip
+    threshold = number(
+        "threshold", defaults.threshold, 0.0, 10.0, 0.05,
+        "Largest error of a forecast, measured at computed steps, up to which steps are reused. Lower reuses less where "
+        "a model or sampler is hard to foretell. 0 turns reuse off.",
+    )  # fmt: skip
+    return [speedup, threshold, plan]
+
+
+def custom_inputs(defaults: ForecastConfig) -> list:
+    steps = io.String.Input(
+        "steps", default=defaults.plan, optional=True,
+        tooltip="The steps to compute, then the number of steps they are meant for: 0-3 5 8 12/20. BWCache Report gives "
+        "the plan of a run in this form. With a plan here, speedup does not count. auto: chosen for the speedup.",
+    )  # fmt: skip
+    corrector = io.Boolean.Input(
+        "corrector", default=defaults.corrector, optional=True,
+        tooltip="On: computed steps also make up for what the forecasts before them missed, where the sampler is known. "
+        "Off: they do not.",
+    )  # fmt: skip
+    return [steps, *window_inputs(defaults), corrector]
+
+
+def block_inputs(defaults: BlockConfig, paper: bool) -> list:
+    threshold = number(
+        "threshold", defaults.threshold, 0.0, 1.0, 0.005,
+        "Blocks that changed less than this since the last step are reused. Higher is faster and drifts further from the "
+        "uncached video. 0 turns reuse off and only measures.",
+    )  # fmt: skip
+    interval = whole(
+        "reuse_interval", defaults.reuse_interval, 0, 100,
+        "Steps reused after each computed one. Higher is faster and drifts further. 0 = 10 % of the steps, at least 1.",
+    )  # fmt: skip
+    monitor = whole(
+        "monitor_every", defaults.monitor_every, 1, 1_000,
+        "The change of every n-th block is measured. Higher costs less memory and sees less.", EXPERT,
+    )  # fmt: skip
+    rest = [monitor] if paper else []
+    return [threshold, interval, *window_inputs(defaults), *rest, *memory_inputs(defaults)]
+
+
+def window_inputs(defaults: Config) -> list:
+    """Which steps may be reused at all."""
+    start = whole(
+        "start_step", defaults.start_step, -FARTHEST, FARTHEST,
+        "First step that may be reused. Steps count from 0 in this sampler's run; negative ones count from its end. Higher "
+        "protects the layout and motion that early steps decide.",
+    )  # fmt: skip
+    end = whole(
+        "end_step", defaults.end_step, -FARTHEST, FARTHEST,
+        "Last step that may be reused. -1 is the last of the run. Lower protects the fine detail that late steps decide.",
+    )  # fmt: skip
+    return [start, end]
+
+
+def memory_inputs(defaults: BlockConfig) -> list:
+    device = io.Combo.Input(
+        "cache_device", options=list(CACHE_DEVICES), default=defaults.cache_device, optional=True, extra_dict=EXPERT,
+        tooltip="Where the cache lies. auto: on the GPU if the weights keep their room there, else in host memory. "
+        "gpu, cpu: there in any case; cpu copies at every step.",
+    )  # fmt: skip
+    limit = whole(
+        "max_cache_mb", defaults.max_cache_mb, 0, 1_000_000,
+        "Most that the cache may hold, in MiB. A run that would need more is not cached, and says so. 0 = no limit but "
+        "what is free.", EXPERT,
+    )  # fmt: skip
+    return [device, limit]
+
+
+def number(name: str, default: float, low: float, high: float, step: float, tooltip: str):
+    """An optional number with a widget."""
+    return io.Float.Input(
+        name, default=default, min=low, max=high, step=step, round=0.001, optional=True, tooltip=tooltip
+    )
+
+
+def whole(name: str, default: int, low: int, high: int, tooltip: str, extra: dict | None = None):
+    """An optional whole number with a widget."""
+    return io.Int.Input(name, default=default, min=low, max=high, optional=True, extra_dict=extra, tooltip=tooltip)
+
+
+def config_of(mode: dict | None) -> Config:
+    """Settings from what a node's `mode` came as: nested, None where a value was left out. Raises ConfigError."""
+    given = filled(mode)
+    name = given.pop("mode", FORECAST)
+    if name != FORECAST:
+        return BlockConfig(mode=name, **given)
+    custom = filled(given.pop("plan", None))
+    custom.pop("plan", None)
+    return ForecastConfig(**given, plan=custom.pop("steps", "").strip() or AUTO, **custom)
+
+
+def filled(values: dict | None) -> dict:
+    """What is there of the inputs of a DynamicCombo."""
+    return {name: value for name, value in (values or {}).items() if value is not None}
+
+
+def check_choices(inputs: dict) -> None:
+    """Raises ConfigError for a choice that is not offered: ComfyUI leaves it out with all that belongs to it."""
+    for name, choices in (("mode", MODES), ("mode.plan", PLANS)):
+        value = inputs.get(name, choices[0])
+        if isinstance(value, str) and value not in choices:
+            raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(choices)}.")
+
+
+def complaint(mode: dict | None) -> bool | str:
+    """True, or what is wrong with the settings: for validate_inputs, before a model is loaded."""
+    try:
+        config_of(mode)
+    except ConfigError as error:
+        return str(error)
+    return True

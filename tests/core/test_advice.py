@@ -1,0 +1,212 @@
+"""What is said of a run: a table of the texts, and that the advice would work."""
+
+from __future__ import annotations
+
+import pytest
+
+from bwcache_pack.bwcache_core.advice import advise, log_lines, notice, plan_line, rounded_up, suggested_threshold, verdict
+from bwcache_pack.bwcache_core.config import BlockConfig, ForecastConfig
+from bwcache_pack.tests.nodes.reports import call, forecast, report, step
+
+NOISY = "fresh noise in the latent"
+ERRS = "its forecast would err by more than the threshold"
+GONE = "Use a sampler that adds none, such as euler or uni_pc, or leave BWCache Apply out here."
+
+
+def aside(reason: str, **fields) -> list:
+    """A run of 12 steps in which all that the plan would have reused was computed."""
+    return [call(place, reason=reason if place % 2 else "the plan", **(fields if place else {})) for place in range(12)]
+
+
+def _with(steps: list, **fields):
+    run = forecast("c" * len(steps), "cr" * (len(steps) // 2), **fields)
+    run.steps = steps
+    return run
+
+
+SAYS = {  # the run: all that is said of it
+    "half reused": (
+        forecast("cr" * 10),
+        "10 of 20 steps were computed, about 1.8x, about 9.0 s saved.",
+    ),
+    "nothing known of the time": (
+        forecast("crrrrrrrr"),
+        "1 of 9 steps were computed, 9.0x less work.\n"
+        "That is much: compare with a run of the same seed without the cache (BWCache Compare).",
+    ),
+    "two evaluations a step": (
+        forecast("crcrcrcrcrcrcrcrcr", steps_total=9),
+        "9 of 18 model evaluations were computed, about 1.8x, about 8.1 s saved.",
+    ),
+    "in part": (
+        report(step(0), step(1), step(2, "partial"), step(3, "reuse"), threshold=0.1),
+        "2 of 4 steps were computed, 1 in part, about 1.6x, about 1.5 s saved.",
+    ),
+    "cancelled": (
+        forecast("ccr", steps_total=20, finished=False),
+        "The run stopped before its end. Until then 2 of 3 steps were computed.",
+    ),
+    "threshold 0": (
+        forecast("c" * 20, "cr" * 10, threshold=0.0),
+        "All 20 steps were computed.\nthreshold is 0, which turns reuse off. Set threshold to 0.5.",
+    ),
+    "speedup 1": (
+        forecast("c" * 20, speedup_asked=1.0),
+        "All 20 steps were computed.\nspeedup is 1, which computes every step. Set speedup to 2.",
+    ),
+    "too few steps": (
+        forecast("cccc"),
+        "All 4 steps were computed.\nOf 4 steps none can be spared. Leave BWCache Apply out here.",
+    ),
+    "one step": (
+        forecast("c"),
+        "The only step was computed.\nOf 1 steps none can be spared. Leave BWCache Apply out here.",
+    ),
+    "few steps, some reused": (
+        forecast("crcr"),
+        "2 of 4 steps were computed, about 1.8x, about 1.8 s saved.\n"
+        "A model made for so few steps needs each of them: leave BWCache Apply out here.",
+    ),
+    "a window that leaves nothing": (
+        forecast("c" * 20, plan_note="automatic, start_step 19"),
+        "All 20 steps were computed.\nThe plan computes every step (automatic, start_step 19). "
+        "Check steps, start_step and end_step, or set plan to auto.",
+    ),
+    "noise in every step": (
+        _with(aside(NOISY)),
+        "All 12 steps were computed.\n"
+        f"The sampler adds noise as it goes, so its next step cannot be foretold. {GONE}",
+    ),
+    "a sampler that restarts": (
+        _with(aside("sigma went back up")),
+        "All 12 steps were computed.\n"
+        f"The sampler goes back to a higher noise level, where nothing can be foretold. {GONE}",
+    ),
+    "errors over the default threshold": (
+        _with(aside(ERRS, error=0.83)),
+        "All 12 steps were computed.\nForecasts were off by up to 0.83, more than threshold 0.5. "
+        "Use more steps, so that they differ less, or leave BWCache Apply out here.",
+    ),
+    "errors over a threshold set low": (
+        _with(aside(ERRS, error=0.112), threshold=0.1),
+        "All 12 steps were computed.\nForecasts were off by up to 0.11, more than threshold 0.1. Set threshold to 0.12.",
+    ),
+    "less than planned": (
+        forecast("cccrcrcr", "crcrcrcr"),
+        "5 of 8 steps were computed, about 1.5x, about 2.7 s saved.\n1 more step than planned was computed: the plan.",
+    ),
+    "much": (
+        forecast("crrr" * 5),
+        "5 of 20 steps were computed, about 3.1x, about 14 s saved.\n"
+        "That is much: compare with a run of the same seed without the cache (BWCache Compare).",
+    ),
+    "a rival": (
+        forecast("cr" * 10, rivals=["EasyCache"]),
+        "10 of 20 steps were computed.\n"
+        "EasyCache is on the same model: two caches add up their errors. Remove one of them.",
+    ),
+    "broken numbers": (
+        _with([*aside("the plan")[:11], call(11, fault="the output holds NaN")]),
+        "All 12 steps were computed.\n"
+        "Broken numbers were found (step 11: the output holds NaN), and what was kept until then was dropped. "
+        "If the video is black or noise without BWCache too, the model or its precision is at fault.",
+    ),
+    "the hooks were passed by": (
+        forecast("", steps_total=20),
+        "This run was a plain one: its guider or sampler asks the model past the cache. Leave BWCache Apply out here.",
+    ),
+    "the cache gave up": (
+        forecast("ccccc", "crcrc", stopped="it gave up", warnings=["The cache gave up in evaluation 2: no memory."]),
+        "All 5 steps were computed.\nThe cache gave up in evaluation 2: no memory.",
+    ),
+    "stopped": (
+        forecast("ccccc", "crcrc", stopped="the model is under gradients"),
+        "All 5 steps were computed.\nThe cache stopped: the model is under gradients.",
+    ),
+    "a fact": (
+        forecast("cr" * 10, notes=["Two runs share this cache.", "Two runs share this cache."]),
+        "10 of 20 steps were computed, about 1.8x, about 9.0 s saved.\nTwo runs share this cache.",
+    ),
+    "paper, threshold 0": (
+        report(*[step(place, change=0.2) for place in range(9)], threshold=0.0),
+        "All 9 steps were computed.\nthreshold is 0, which turns reuse off. Set threshold to 0.21.",
+    ),
+    "paper, threshold too low": (
+        report(step(0), *[step(1 + i, change=change) for i, change in enumerate([0.3, 0.2, 0.25, 0.4])]),
+        "All 5 steps were computed.\nNothing changed by less than threshold 0.1: the smallest change was 0.2. "
+        "Set threshold to 0.28: half of the changes seen were under it.",
+    ),
+    "paper, steps too far apart": (
+        report(*[step(place, change=2.5) for place in range(9)]),
+        "All 9 steps were computed.\nNothing changed by less than threshold 0.1: the smallest change was 2.5. "
+        "Its steps are too far apart for this mode: use more steps, or mode forecast.",
+    ),
+    "paper, window": (
+        report(*[step(place, change=0.01, reason="before start_step 20") for place in range(9)]),
+        "All 9 steps were computed.\nNothing was reused: before start_step 20. Check start_step and end_step.",
+    ),
+    "paper, little": (
+        report(*[step(place, change=0.05) for place in range(19)], step(19, "reuse")),
+        "19 of 20 steps were computed, hardly any time was saved.\n"
+        "That is little. Set reuse_interval to 4, or use more steps.",
+    ),
+    "per block, too low": (
+        report(*[step(place, change=0.5, block_changes={0: 0.3, 1: 0.7}) for place in range(8)], mode="per block"),
+        "All 8 steps were computed.\nNothing changed by less than threshold 0.1: the smallest change was 0.3. "
+        "Set threshold to 0.51: half of the changes seen were under it.",
+    ),
+    "work saved, but no time": (
+        report(*[step(place) for place in range(5)], *[step(5 + i, "reuse", seconds=0.9) for i in range(5)]),
+        "5 of 10 steps were computed, about 1.1x, about 0.5 s saved.\n"
+        "There was 2.0x less work: the rest of the time goes into what a cache cannot skip, or into moving weights when "
+        "memory is short.",
+    ),
+    "placed elsewhere": (
+        report(step(0), step(1), step(2, "reuse"), placement="in host memory: 900 MiB to spare on the GPU"),
+        "2 of 3 steps were computed, about 1.4x, about 0.9 s saved.\n"
+        "Memory: in host memory: 900 MiB to spare on the GPU.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_what_is_said(name):
+    run, text = SAYS[name]
+    assert verdict(run) == text
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_nothing_is_said_twice_and_the_log_says_the_same(name):
+    run, _ = SAYS[name]
+    lines = verdict(run).split("\n")
+    assert len(lines) == len(set(lines))
+    logged = " ".join(log_lines(run))
+    assert all(line in logged for line in lines)
+    assert logged.startswith("BWCache")
+
+
+def test_a_threshold_that_is_advised_reuses():
+    changes = [0.3, 0.2, 0.25, 0.4]
+    advised = suggested_threshold(changes)
+    assert sum(change < advised for change in changes) >= 2
+    BlockConfig(threshold=advised)
+    ForecastConfig(threshold=rounded_up(0.4999))
+
+
+def test_the_notice_is_what_went_wrong_and_else_why_nothing_was_reused():
+    assert notice(forecast("cr" * 10)) == ""
+    assert notice(forecast("ccc", finished=False)) == ""
+    assert notice(SAYS["a rival"][0]).startswith("EasyCache is on the same model")
+    assert notice(SAYS["broken numbers"][0]) == "Broken numbers: step 11: the output holds NaN"
+    assert notice(SAYS["threshold 0"][0]).startswith("threshold is 0")
+    assert notice(forecast("c", warnings=["w"], finished=False)) == "w"
+
+
+def test_the_plan_is_told_as_text_that_the_node_takes():
+    assert plan_line(forecast("crcr")) == "Plan: 0 2/4 (automatic)"
+    assert plan_line(report(step(0))) == ""
+    ForecastConfig(plan=plan_line(forecast("crcr", plan_note="")).removeprefix("Plan: "))
+
+
+def test_advice_comes_only_at_the_end():
+    assert advise(forecast("cc", "cr", threshold=0.0, finished=False)).next == ""
