@@ -19,6 +19,8 @@ CACHE_DEVICES = (AUTO, GPU, CPU)
 class ConfigError(ValueError):
     """A setting is out of its range. The message says what was found, what is allowed and what to change."""
 
+    __module__ = "builtins"  # ComfyUI shows users the name with its module, and ours is a path
+
 
 @dataclass(frozen=True)
 class Config:

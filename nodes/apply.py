@@ -32,10 +32,12 @@ class BWCacheApply(io.ComfyNode):
             "the model loader (after LoRAs) and the sampler. Wan 2.2 14B: one node for each expert.",
             search_aliases=SEARCH_ALIASES,
             inputs=[
-                io.Model.Input("model", tooltip="Any model. It is cloned, never changed. paper and per block need a video "
-                               "or image transformer that they know."),
+                io.Model.Input(
+                    "model",
+                    tooltip="Any model. It is cloned, never changed. paper and per block need a transformer that they know.",
+                ),
                 *settings_inputs(),
-            ],  # fmt: skip
+            ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The model with the cache attached."),
                 Stats.Output(display_name="stats", tooltip="Fills while sampling. Connect it to BWCache Report."),

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from bwcache_pack.bwcache_core.advice import advise, log_lines, notice, plan_line, rounded_up, suggested_threshold, verdict
+from bwcache_pack.bwcache_core.advice import (
+    advise,
+    log_lines,
+    notice,
+    plan_line,
+    rounded_up,
+    suggested_threshold,
+    verdict,
+)
 from bwcache_pack.bwcache_core.config import BlockConfig, ForecastConfig
 from bwcache_pack.tests.nodes.reports import call, forecast, report, step
 
