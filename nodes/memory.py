@@ -10,39 +10,34 @@ import logging
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 
-from ..bwcache_core.config import CPU, GPU, BWCacheConfig
-from ..bwcache_core.memory import ConditionShape, footprint
-from ..bwcache_core.placement import SHARE_OF_HOST, Placement, Room, cache_points, place
+from ..bwcache_core.config import CPU, GPU, BlockConfig
+from ..bwcache_core.paper.block_mode import ConditionShape
+from ..bwcache_core.paper.memory import footprint
+from ..bwcache_core.paper.placement import SHARE_OF_HOST, Placement, Room, place
 from .families import BlockLayout
 
 WIDTHS = ("dim", "hidden_size", "inner_dim")  # what diffusion models call the width of their hidden states
 JOINT = "single_block"  # kind of a block whose hidden states are text and image
-SAMPLER_ITEMSIZE = torch.float32.itemsize  # what samplers compute in
 RETURNS_TEXT = "double_blocks"  # models that keep blocks under this name return text beside the image
 
 logger = logging.getLogger(__name__)
 
 
-def plan(
-    config: BWCacheConfig, layout: BlockLayout, guider, noise: torch.Tensor, carried: int = 0, alone: bool = True
-) -> Placement:
+def placement_of(config: BlockConfig, layout: BlockLayout, guider, noise: torch.Tensor, alone: bool = True) -> Placement:
     """Where a run from `noise` (B, C, ...) under `guider` keeps what it reuses.
 
-    carried: tensors that the corrector keeps for each condition. alone: False where other processes run the same
-    sampling: free memory is not looked at, as all must decide alike.
+    alone: False where other processes run the same sampling: free memory is not looked at, as all must decide alike.
     """
-    sizes, room = dict.fromkeys(cache_points(config)), Room()
+    size, room = None, Room()
     try:
-        shapes = condition_shapes(layout, guider, noise.shape)
-        sizes = {point: footprint(replace(config, cache_point=point), shapes, carried) for point in sizes}
+        size = footprint(config, condition_shapes(layout, guider, noise.shape))
         room = room_beside(guider.model_patcher, noise.shape) if alone else room
     except Exception as error:  # another version of ComfyUI, another guider: sampling goes on
         logger.warning("BWCache cannot tell how much memory is free, and does not look: %r", error)
-    return place(config, sizes, room)
+    return place(config, size, room)
 
 
 def condition_shapes(layout: BlockLayout, guider, noise_shape: Sequence[int]) -> list[ConditionShape]:
@@ -50,30 +45,25 @@ def condition_shapes(layout: BlockLayout, guider, noise_shape: Sequence[int]) ->
     patcher = guider.model_patcher
     module = patcher.get_model_object("diffusion_model")
     module = getattr(module, "_orig_mod", module)  # torch.compile wraps it
-    rows, channels, *_ = noise_shape
-    size = itemsize(patcher, module)
-    of_output = size if layout.family.wrapped else SAMPLER_ITEMSIZE
-    shapes = []
-    for extent in windows(guider, noise_shape):
-        common = ConditionShape(rows, channels, math.prod(extent), size, of_output)
-        shapes += [with_blocks(common, layout, module, extent, text) for text in text_lengths(guider)]
-    return shapes
-
-
-def with_blocks(
-    shape: ConditionShape, layout: BlockLayout, module: torch.nn.Module, extent: Sequence[int], text: int
-) -> ConditionShape:
-    """`shape` with the token counts of every block, where the model tells its width and patch size."""
     width = next((size for name in WIDTHS if isinstance(size := getattr(module, name, None), int)), 0)
+    row = noise_shape[0] * width * itemsize(patcher, module)
+    extents, texts = windows(guider, noise_shape), text_lengths(guider)
+    return [block_shape(row, layout, module, extent, text) for extent in extents for text in texts]
+
+
+def block_shape(
+    row: int, layout: BlockLayout, module: torch.nn.Module, extent: Sequence[int], text: int
+) -> ConditionShape:
+    """The token counts of every block, where the model tells its width and patch size. row: bytes of one token."""
     patch = getattr(module, "patch_size", None)
-    if not width or not patch:
-        return shape
+    if not row or not patch:
+        return ConditionShape(row)
     patch = [patch] * len(extent) if isinstance(patch, int) else patch[-len(extent) :]
     image = math.prod(math.ceil(size / step) for size, step in zip(extent, patch, strict=True))
     both = image + text
     hidden = [both if kind == JOINT else image for kind, _ in layout.keys]
     returned = [both] * len(hidden) if hasattr(module, RETURNS_TEXT) else hidden
-    return replace(shape, width=width, hidden=tuple(hidden), returned=tuple(returned))
+    return ConditionShape(row, tuple(hidden), tuple(returned))
 
 
 def windows(guider, noise_shape: Sequence[int]) -> list[tuple[int, ...]]:

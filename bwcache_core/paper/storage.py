@@ -23,7 +23,8 @@ class Buffer:
 
     @property
     def nbytes(self) -> int:
-        return self._tensor.nbytes
+        """What it takes where it lies."""
+        return pinned_bytes(self._tensor.nbytes) if self._asynchronous else self._tensor.nbytes
 
     def fits(self, tensor: torch.Tensor) -> bool:
         """Whether `tensor` can be put here."""
@@ -41,6 +42,11 @@ class Buffer:
     def get(self) -> torch.Tensor:
         """What is here, on its own device. Only to be read: it may be the place itself, and the next put changes it."""
         return self._tensor.to(self.home, non_blocking=self._asynchronous)
+
+
+def pinned_bytes(count: int) -> int:
+    """What torch takes of the host for `count` bytes of pinned memory: a power of two."""
+    return 1 << (count - 1).bit_length() if count > 0 else 0
 
 
 def host_memory(shape: torch.Size, dtype: torch.dtype, pinned: bool) -> torch.Tensor:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 
-from .corrector import Served
-from .forecast import FeatureHistory
 from .storage import Buffer, stored
 
 CONDITION_NAMES = {0: "cond", 1: "uncond"}
@@ -58,56 +56,37 @@ Residual = dict[str, Buffer]  # feature name -> block output minus block input, 
 class Stream:
     """Features, samples and residuals of one condition. Everything in it belongs to one run.
 
+    on_host: features and residuals lie in host memory; samples never do. features: the last block's output, (B, L, D).
     entry: row shape, type and device of each feature at the first block when it last computed; others do not fit.
-    served: the evaluations that were reused since it last computed. carried: what the corrector takes on from one computed
-    evaluation to the next, outputs in shape. carries: how many of these there will be.
     evaluation: the last evaluation this condition took part in; a gap makes what is stored too old to use.
     """
 
     label: str
-    history: FeatureHistory
+    on_host: bool = False
+    features: Buffer | None = None
     samples: dict[int, BlockSample] = field(default_factory=dict)
     residuals: dict[int, Residual] = field(default_factory=dict)
     entry: dict[str, tuple] = field(default_factory=dict)
-    served: list[Served] = field(default_factory=list)
-    carried: list[Buffer] = field(default_factory=list)
-    carries: int = 0
     evaluation: int = -1
 
     def forget(self) -> None:
-        """Drop every tensor: features of another shape are neither compared nor extrapolated."""
-        self.history.clear()
+        """Drop every tensor: features of another shape are neither compared nor reused."""
+        self.features = None
         self.samples.clear()
         self.residuals.clear()
-        self.carried.clear()
 
-    def carry(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Keep copies of `tensors` in the places of those kept before."""
-        places = [*self.carried, *[None] * len(tensors)]
-        self.carried = [stored(place, t, self.history.on_host) for place, t in zip(places, tensors, strict=False)]
+    def keep_features(self, features: torch.Tensor) -> None:
+        """Keep a copy of `features`, over the last one: blocks and controls write into their tensors in place."""
+        self.features = stored(self.features, features, self.on_host)
 
     def keep_residual(self, block: int, name: str, after: torch.Tensor, before: torch.Tensor) -> None:
         """Keep what `block` added to the feature `name`, over the last one."""
         kept = self.residuals.setdefault(block, {})
-        kept[name] = stored(kept.get(name), after, self.history.on_host, minus=before)
+        kept[name] = stored(kept.get(name), after, self.on_host, minus=before)
 
     @property
     def nbytes(self) -> int:
-        """Bytes held, wherever they lie. The newest sample of the last block is one tensor, known by two names."""
-        samples = [sample.tokens for sample in self.samples.values()]
-        samples += [sample for _, sample in self.history.samples]
-        distinct = {sample.data_ptr(): sample.nbytes for sample in samples}
-        return sum(distinct.values()) + sum(buffer.nbytes for buffer in self.buffers)
-
-    @property
-    def expected_bytes(self) -> int:
-        """Bytes that will be held once the history is full: exact, as all that enters it has the shape of the first."""
-        newest = sum(buffer.nbytes for _, buffer in list(self.history.entries)[-1:])
-        sampled = sum(sample.nbytes for _, sample in list(self.history.samples)[-1:])
-        return self.nbytes + self.history.missing * (newest + sampled) + (self.carries - len(self.carried)) * newest
-
-    @property
-    def buffers(self) -> list[Buffer]:
-        """The places of the features, of what the corrector carries and of the residuals."""
-        residuals = [buffer for residual in self.residuals.values() for buffer in residual.values()]
-        return [buffer for _, buffer in self.history.entries] + self.carried + residuals
+        """Bytes held, wherever they lie."""
+        buffers = [buffer for residual in self.residuals.values() for buffer in residual.values()]
+        buffers += [self.features] if self.features else []
+        return sum(sample.tokens.nbytes for sample in self.samples.values()) + sum(buffer.nbytes for buffer in buffers)

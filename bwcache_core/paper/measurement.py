@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.distributed
 
-from .policy import Measured, Position
+from .rules import Measured, Position
 from .similarity import l1_norms, mean_change, relative_change
 from .stream import BlockSample
 
@@ -18,61 +18,54 @@ from .stream import BlockSample
 class DeviceSums:
     """Sums of one condition, not yet read.
 
-    blocks: the N judged blocks. orders: the P judged forecasts. rows: B.
-    numbers: float32 of N*B differences and N*B references of the blocks, P*B differences and B references of the
-    forecasts, and one checksum of the features to be reused, which is not finite if any of them is not.
+    blocks: the N compared blocks. rows: B.
+    numbers: float32 of N*B differences and N*B references of the blocks, B norms of the last block's features, and one
+    checksum of them, which is not finite if any of them is not.
     """
 
     label: str
     blocks: tuple[int, ...]
-    orders: int
     rows: int
     numbers: torch.Tensor
 
 
 @dataclass(frozen=True)
 class StreamChanges:
-    """What one condition measured, each the largest over rows: change by block, their mean, error of each forecast.
+    """What one condition measured, each the largest over rows: change by block, and their mean.
 
-    error: what is broken; nothing else counts then.
+    fault: what is broken; nothing else counts then.
     """
 
     label: str
     changes: dict[int, float] = field(default_factory=dict)
     change: float | None = None
-    forecast_errors: tuple[float, ...] = ()
-    error: str = ""
+    fault: str = ""
 
 
 @dataclass(frozen=True)
-class CachedSums:
-    """What was measured on the features that are kept: forecast differences (P, B), norms (B,), a checksum."""
+class KeptSums:
+    """What was measured on one condition's features after the last block: norms (B,) of their sample, a checksum."""
 
-    differences: torch.Tensor
     norms: torch.Tensor
     checksum: torch.Tensor
 
 
-def cached_sums(
-    features: torch.Tensor, sample_BSD: torch.Tensor, differences_BSD: Sequence[torch.Tensor]
-) -> CachedSums:
-    """Sums over one condition's features, their sample, and what forecasts missed it by. No host sync."""
-    norms_PB = l1_norms([*differences_BSD, sample_BSD])
-    return CachedSums(norms_PB[:-1], norms_PB[-1], features.sum(dtype=torch.float32))
+def kept_sums(features: torch.Tensor, sample_BSD: torch.Tensor) -> KeptSums:
+    """Sums over one condition's features and their sample. No host sync."""
+    return KeptSums(l1_norms([sample_BSD])[0], features.sum(dtype=torch.float32))
 
 
 def device_sums(
-    label: str, current: dict[int, BlockSample], previous: dict[int, BlockSample], cached: CachedSums
+    label: str, current: dict[int, BlockSample], previous: dict[int, BlockSample], kept: KeptSums
 ) -> DeviceSums:
     """Compare every block with its sample from another step. No host sync; a few kernels for all blocks together."""
     blocks = tuple(b for b in sorted(current) if b in previous and comparable(current[b], previous[b]))
-    parts = [cached.differences.flatten(), cached.norms, cached.checksum.reshape(1)]
+    parts = [kept.norms, kept.checksum.reshape(1)]
     if blocks:
         before = [previous[b].tokens for b in blocks]
         differences = torch._foreach_sub([current[b].tokens for b in blocks], before)
         parts.insert(0, l1_norms([*differences, *before]).flatten())
-    numbers = torch.cat(parts)
-    return DeviceSums(label, blocks, len(cached.differences), len(cached.norms), numbers)
+    return DeviceSums(label, blocks, len(kept.norms), torch.cat(parts))
 
 
 def comparable(current: BlockSample, previous: BlockSample) -> bool:
@@ -107,47 +100,39 @@ def read_sums(
 
 
 def decode(sums: DeviceSums, numbers: Sequence[float]) -> StreamChanges:
-    """Numbers of one condition to changes. Broken features are an error, never "similar" or "not similar"."""
-    differences, references, missed, norms, checksum = split_numbers(sums, numbers)
+    """Numbers of one condition to changes. Broken features are a fault, never "similar" or "not similar"."""
+    differences, references, norms, checksum = split_numbers(sums, numbers)
     if not (math.isfinite(checksum) and all(0.0 < norm < math.inf for norm in norms)):
-        return StreamChanges(sums.label, error=f"the features to reuse ({sums.label}) {fault([checksum, *norms])}")
+        return StreamChanges(sums.label, fault=f"the features to reuse ({sums.label}) {broken([checksum, *norms])}")
     per_block = {}
     for block, rows, reference_rows in zip(sums.blocks, differences, references, strict=True):
         changes = [relative_change(d, r) for d, r in zip(rows, reference_rows, strict=True)]
         if None in changes:
-            problem = fault([*rows, *reference_rows])
-            return StreamChanges(sums.label, error=f"the features of block {block} ({sums.label}) {problem}")
+            problem = broken([*rows, *reference_rows])
+            return StreamChanges(sums.label, fault=f"the features of block {block} ({sums.label}) {problem}")
         per_block[block] = changes
-    errors = [[relative_change(d, r) for d, r in zip(rows, norms, strict=True)] for rows in missed]
-    if any(None in rows for rows in errors):
-        return StreamChanges(sums.label, error=f"the features to reuse ({sums.label}) {fault(norms)}")
     change = max((mean_change(row) for row in zip(*per_block.values(), strict=True)), default=None)
-    largest = {block: max(changes) for block, changes in per_block.items()}
-    return StreamChanges(sums.label, largest, change, tuple(max(rows) for rows in errors))
+    return StreamChanges(sums.label, {block: max(changes) for block, changes in per_block.items()}, change)
 
 
 def split_numbers(sums: DeviceSums, numbers: Sequence[float]) -> tuple:
-    """Undo the packing of `device_sums`: two lists of rows per block, rows per order, rows, and the checksum."""
-    rows = sums.rows
+    """Undo the packing of `device_sums`: two lists of rows per block, rows, and the checksum."""
+    rows, count = sums.rows, len(sums.blocks)
     table = [list(numbers[start : start + rows]) for start in range(0, len(numbers) - 1, rows)]
-    count = len(sums.blocks)
-    orders = table[2 * count : 2 * count + sums.orders]
-    return table[:count], table[count : 2 * count], orders, table[-1], numbers[-1]
+    return table[:count], table[count : 2 * count], table[-1], numbers[-1]
 
 
-def fault(numbers: Sequence[float]) -> str:
+def broken(numbers: Sequence[float]) -> str:
     return "are all zero" if all(math.isfinite(number) for number in numbers) else "hold NaN or infinity"
 
 
 def combine(position: Position, streams: Sequence[StreamChanges]) -> Measured:
-    """One verdict for all conditions of an evaluation: the largest change counts, and any error stands."""
-    error = next((s.error for s in streams if s.error), "")
-    if error or not streams:
-        return Measured(position, error=error)
+    """One verdict for all conditions of an evaluation: the largest change counts, and any fault stands."""
+    fault = next((s.fault for s in streams if s.fault), "")
+    if fault or not streams:
+        return Measured(position, fault=fault)
     changes: dict[int, float] = {}
     for stream in streams:
         for block, change in stream.changes.items():
             changes[block] = max(change, changes.get(block, 0.0))
-    change = max((s.change for s in streams if s.change is not None), default=None)
-    forecast_errors = tuple(max(errors) for errors in zip(*(s.forecast_errors for s in streams), strict=False))
-    return Measured(position, changes, change, forecast_errors)
+    return Measured(position, changes, max((s.change for s in streams if s.change is not None), default=None))

@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import torch
 
+SAMPLED_TOKENS = 256  # of each block: the samples of all blocks stay small beside the features
 GOLDEN_RATIO = (math.sqrt(5.0) - 1.0) / 2.0
 
 
@@ -30,11 +31,6 @@ def token_sample(length: int, count: int) -> list[int]:
 def sample_tokens(hidden_BLD: torch.Tensor, index_S: torch.Tensor) -> torch.Tensor:
     """Copy of the sampled tokens, (B, S, D). Cost: one gather."""
     return hidden_BLD.flatten(1, -2).index_select(1, index_S)
-
-
-def sample_output(output_BCX: torch.Tensor, index_S: torch.Tensor) -> torch.Tensor:
-    """Copy of the sampled places of a model output (B, C, time, height, width), as (B, S, C). Cost: one gather."""
-    return output_BCX.flatten(2).index_select(2, index_S).movedim(1, 2)
 
 
 def l1_norms(samples_BSD: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -1,0 +1,277 @@
+"""Attaching the block modes: four hook points, and hooks of the model's blocks.
+
+OUTER_SAMPLE makes the BlockRun of a sampling and drops it, PREPARE_SAMPLING tells ComfyUI what the cache will take,
+PREDICT_NOISE is one evaluation, DIFFUSION_MODEL one pass (APPLY_MODEL where the model's forward calls no wrappers). Block
+hooks are laid at each pass around whatever hooks are there by then, so other packs' hooks are called and none can
+replace ours.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+import torch.distributed
+
+from ..bwcache_core.config import BlockConfig
+from ..bwcache_core.paper.model_pass import ModelPass
+from ..bwcache_core.paper.run import BlockRun, described
+from ..bwcache_core.paper.stream import StreamKey
+from ..bwcache_core.report import RunReport, RunStats, StepReport
+from .families import BlockLayout, block_layout
+from .guard import FAILED, Guard, leave_to_python
+from .memory import enlarged, placement_of
+from .rivals import rival_caches
+
+KEY = "bwcache"
+# Values of comfy.patcher_extension.WrappersMP. Spelled out: the embedded host runs this file without ComfyUI.
+OUTER_SAMPLE, PREPARE_SAMPLING = "outer_sample", "prepare_sampling"
+PREDICT_NOISE, APPLY_MODEL, DIFFUSION_MODEL = "predict_noise", "apply_model", "diffusion_model"
+
+logger = logging.getLogger(__name__)
+
+
+Listener = Callable[[bool], None]  # called after each evaluation, and with True when the run has ended
+Watch = Callable[[RunReport], Listener]  # called when a run begins, with the report that will fill
+
+
+def attach_blocks(
+    model,
+    config: BlockConfig,
+    stats: RunStats,
+    watch: Watch | None = None,
+    group: torch.distributed.ProcessGroup | None = None,
+):
+    """Clone of `model` (a ModelPatcher) that caches blocks. Attaching again replaces the earlier cache, of any mode.
+
+    stats receives a RunReport per run, watch sees each run from its beginning. group: processes that sample the same
+    latent together, each on its share of the tokens. Costs nothing until sampling; the input is untouched.
+    Raises UnsupportedModelError.
+    """
+    wrappers = block_wrappers(model, config, stats, watch, group)
+    clone = model.clone()
+    for hook_point in list(clone.wrappers):
+        clone.remove_wrappers_with_key(hook_point, KEY)
+    for hook_point, wrapper in wrappers.items():
+        clone.add_wrapper_with_key(hook_point, KEY, wrapper)
+    return clone
+
+
+def block_wrappers(
+    model,
+    config: BlockConfig,
+    stats: RunStats,
+    watch: Watch | None = None,
+    group: torch.distributed.ProcessGroup | None = None,
+) -> dict[str, Callable]:
+    """What attach_blocks puts on `model`, by hook point. Raises UnsupportedModelError."""
+    layout = block_layout(model.get_model_object("diffusion_model"))
+    return {
+        OUTER_SAMPLE: _outer_sample(config, layout, stats, watch, group),
+        PREPARE_SAMPLING: _prepare_sampling,
+        PREDICT_NOISE: _predict_noise,
+        DIFFUSION_MODEL if layout.family.wrapped else APPLY_MODEL: _model_pass(layout),
+    }
+
+
+def _outer_sample(
+    config: BlockConfig,
+    layout: BlockLayout,
+    stats: RunStats,
+    watch: Watch | None,
+    group: torch.distributed.ProcessGroup | None,
+) -> Callable:
+    def sample_with_run(executor, *args, **kwargs):
+        guider = executor.class_obj
+        try:
+            run = open_run(config, layout, guider, group, *args, **kwargs)
+            listener = watch(run.report) if watch else ignore
+        except Exception as error:  # ComfyUI calls this otherwise than we know, or the schedule is broken
+            run, report = None, uncached_report(config, layout, error)
+            logger.warning("BWCache: %s", report.warnings[0])
+            stats.runs.append(report)
+        if run is None:
+            result = executor(*args, **kwargs)
+            report.finished = True
+            return result
+        run.on_step = partial(_tell, listener)
+        plain_options = guider.model_options
+        guider.model_options = with_run(plain_options, run)
+        finished = False
+        try:
+            result = executor(*args, **kwargs)
+            finished = True
+            return result
+        finally:  # a cancel is a BaseException
+            guider.model_options = plain_options
+            stats.runs.append(run.report)
+            guard = Guard(run)
+            guard.run(run.close, finished)
+            guard.run(log_report, run.report)
+            guard.run(listener, True)
+
+    return sample_with_run
+
+
+def _prepare_sampling(executor, *args, **kwargs):
+    """ComfyUI makes room for weights and inference here: let it count the cache in."""
+    run = find_run(kwargs.get("model_options") or {})
+    extra = run.report.reserved_bytes if run else 0
+    if not extra or len(args) < 2:
+        return executor(*args, **kwargs)
+    model, noise_shape, *rest = args
+    larger = Guard(run).run(enlarged, noise_shape, extra, model)
+    return executor(model, noise_shape if larger is FAILED else larger, *rest, **kwargs)
+
+
+def _predict_noise(executor, *args, **kwargs):
+    """One evaluation: all conditions, windows and extra guidance passes inside it share one decision."""
+    run = find_run(getattr(executor.class_obj, "model_options", {}))
+    if run is None:
+        return executor(*args, **kwargs)
+    guard = Guard(run)
+    begun = guard.run(_begin_evaluation, run, *args, **kwargs)
+    if begun is FAILED:  # perhaps over what was measured, and that is dropped: the report should be complete
+        begun = guard.run(_begin_evaluation, run, *args, **kwargs)
+    result = executor(*args, **kwargs)
+    if begun is not FAILED:
+        guard.run(run.end_evaluation)
+    return result
+
+
+def _begin_evaluation(run: BlockRun, /, x: torch.Tensor, timestep: torch.Tensor, *rest, **more) -> None:
+    run.begin_evaluation(timestep)
+
+
+def _model_pass(layout: BlockLayout) -> Callable:
+    @leave_to_python
+    def run_pass(executor, *args, **kwargs):
+        options = kwargs.get("transformer_options") or next((a for a in reversed(args) if isinstance(a, dict)), {})
+        run = options.get(KEY)
+        if run is None or run.position is None or "uuids" not in options:
+            return executor(*args, **kwargs)
+        if not run.stopped:
+            guard = Guard(run)
+            result = guard.run(_cached_pass, run, layout, guard, options, executor, *args, **kwargs)
+            if result is not FAILED:
+                return result
+        result = executor(*args, **kwargs)
+        run.count_plain_pass()
+        return result
+
+    return run_pass
+
+
+@leave_to_python
+def _cached_pass(run: BlockRun, layout: BlockLayout, guard: Guard, options: dict, executor, /, *args, **kwargs):
+    """Output of one model call, with what `executor` runs marked as the model's own."""
+    model_input = kwargs["x"] if "x" in kwargs else args[0]
+    inputs = shapes_of([*args, *kwargs.values()]) if run.group is not None else ()
+    model_pass = run.begin_pass(stream_keys(options, model_input, executor.class_obj, inputs))
+    hooked = with_block_hooks(options, layout, model_pass, guard)
+    args = [hooked if a is options else a for a in args]
+    kwargs = {name: hooked if value is options else value for name, value in kwargs.items()}
+    # Hooks are new at every pass: a graph through them never fits.
+    compute = torch.compiler.disable(partial(executor, *args, **kwargs))
+    result = model_pass.run_model(partial(guard.crossing, True, compute))
+    run.finish_pass(model_pass)
+    return result
+
+
+def open_run(
+    config: BlockConfig, layout: BlockLayout, guider, group: torch.distributed.ProcessGroup | None,
+    /, noise, latent_image, sampler, sigmas, *rest, **more,
+) -> BlockRun:
+    """The state of a run, from the arguments of OUTER_SAMPLE. Raises ValueError for a schedule that is none."""
+    placement = placement_of(config, layout, guider, noise, alone=group is None)
+    run = BlockRun(placement.put_into(config), layout.block_count, sigmas.tolist(), layout.model, group=group)
+    run.place(placement)
+    run.report.rivals = rival_caches(guider.model_options, getattr(sampler, "sampler_function", None))
+    return run
+
+
+def uncached_report(config: BlockConfig, layout: BlockLayout, error: Exception) -> RunReport:
+    """Of a run in which there is nothing to see but why it was not cached."""
+    report = RunReport(config.mode, config.threshold, [], layout.model, block_count=layout.block_count)
+    report.stopped = f"this run was not cached: {described(error)}"
+    report.warnings.append(f"This run was not cached: {described(error)}.")
+    return report
+
+
+def find_run(model_options: dict) -> BlockRun | None:
+    return model_options.get("transformer_options", {}).get(KEY)
+
+
+def with_run(model_options: dict, run: BlockRun) -> dict:
+    """Copy of the options that carries the run. ComfyUI copies dicts at every call but shares objects."""
+    options = {**model_options.get("transformer_options", {}), KEY: run}
+    return {**model_options, "transformer_options": options}
+
+
+def stream_keys(options: dict, model_input: torch.Tensor, model: object, inputs: tuple = ()) -> list[StreamKey]:
+    """Identities of the conditions in one model call, in batch order.
+
+    model_input: (conditions * rows, ...). Areas share a uuid between cond and uncond and windows share all of them,
+    so neither the uuid nor the place in the batch is enough. inputs: shapes of everything that enters the call.
+    """
+    conditions, uuids = options["cond_or_uncond"], options["uuids"]
+    if model_input.ndim < 3 or model_input.shape[0] % len(uuids):
+        raise ValueError(f"the model input is {tuple(model_input.shape)}, expected rows of {len(uuids)} conditions")
+    window = options.get("context_window")
+    frames = tuple(window.index_list) if window is not None else None
+    shape = (model_input.shape[0] // len(uuids), *model_input.shape[1:])
+    device, dtype = str(model_input.device), str(model_input.dtype)
+    place = (frames, id(model), device, shape, dtype)
+    return [StreamKey(c, u, *place, inputs=inputs) for c, u in zip(conditions, uuids, strict=True)]
+
+
+def shapes_of(values: Sequence) -> tuple:
+    """Shapes of one row of each tensor in `values`, lists included. Every rank of a group sees the same ones."""
+    shapes = []
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            shapes.append(tuple(value.shape[1:]))
+        elif isinstance(value, (list, tuple)):
+            shapes.append(shapes_of(value))
+    return tuple(shapes)
+
+
+def with_block_hooks(options: dict, layout: BlockLayout, model_pass: ModelPass, guard: Guard) -> dict:
+    """Copy of transformer_options whose block hooks run `model_pass` around the hooks that are there."""
+    replace = options.get("patches_replace", {})
+    hooks = dict(replace.get("dit", {}))
+    for block, key in enumerate(layout.keys):
+        hooks[key] = _block_hook(model_pass, block, hooks.get(key), guard)
+    return {**options, "patches_replace": {**replace, "dit": hooks}}
+
+
+def _block_hook(model_pass: ModelPass, block: int, inner: Callable | None, guard: Guard) -> Callable:
+    def hook(args: dict, extra: dict) -> dict:
+        original = extra["original_block"]
+
+        def compute(block_args: dict) -> dict:
+            return inner(block_args, extra) if inner else original(block_args)
+
+        return model_pass.run_block(block, args, partial(guard.crossing, True, compute))
+
+    return partial(guard.crossing, False, hook)
+
+
+def _tell(listener: Listener, step: StepReport) -> None:
+    listener(False)
+
+
+def ignore(done: bool) -> None:
+    """The listener of a run that nobody watches."""
+
+
+def log_report(report: RunReport) -> None:
+    """One line, and a warning for everything that went wrong."""
+    logger.info(
+        "BWCache %s: %d of %d evaluations reused, %.2fx fewer block executions%s", report.mode, report.evaluations_reused,
+        report.evaluations, report.work_ratio, "" if report.finished else " (run did not finish)",
+    )
+    for text in report.warnings + report.faults:
+        logger.warning("BWCache: %s", text)
