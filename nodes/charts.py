@@ -1,6 +1,7 @@
 """Charts of a run: what was measured, what was reused, where the time went. Pure functions from a RunReport to a Figure.
 
-matplotlib without pyplot: figures belong to their caller and nothing is kept in its global state.
+matplotlib without pyplot: figures belong to their caller and nothing is kept in its global state. Dark, with large
+letters: they are looked at on a node first.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from ..bwcache_core.config import ADAPTIVE
-from ..bwcache_core.report import RunReport
+from ..bwcache_core.config import FORECAST
+from ..bwcache_core.report import RunReport, StepReport
 
-COMPUTED, REUSED = "#3b6ea8", "#f2a541"
-LINES = ("#3b6ea8", "#c8553d", "#4f9d69", "#8e6bbf", "#7a7a7a")
-LIMIT = "#222222"
-SIZE = (7.2, 3.2)  # inches
+GROUND, INK, FAINT = "#17181b", "#d7d9dd", "#44474d"
+COMPUTED, PARTIAL, REUSED, ASIDE = "#4f93e6", "#a9b665", "#f7b84a", "#e0645c"
+LINES = ("#6fb0ff", "#ff9d8a", "#7fd09b", "#c6a4f5", "#b0b3b8")
+SIZE = (8.0, 3.8)  # inches
 DPI = 150
-PARTIAL = "#9aa86b"
-PREDICTED, MEASURED = "predicted before the step", "measured when computed"
 ACTIONS = {"compute": (COMPUTED, "computed"), "partial": (PARTIAL, "reused in part"), "reuse": (REUSED, "reused")}
+SET_ASIDE = "computed, against the plan"
+NOTHING = "nothing was measured"
+FAR_ABOVE = 3.0  # times the limit: values above are drawn at the upper end
 
 
 def pixels(figure: Figure) -> np.ndarray:
@@ -34,105 +36,169 @@ def pixels(figure: Figure) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def new_figure(title: str, run: RunReport, y_label: str):
-    """Empty figure with one pair of axes, model evaluations along x."""
-    figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained")
-    axes = figure.subplots()
-    axes.set_title(title, fontsize=11, loc="left")
-    axes.set_xlabel("step" if run.evaluations <= run.steps_total else "model evaluation")
-    axes.set_ylabel(y_label)
-    axes.set_xlim(-0.5, max(run.evaluations, 1) - 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+def new_figure(title: str, run: RunReport, heights: tuple[float, ...] = (1.0,)) -> tuple[Figure, list]:
+    """Empty figure with axes below each other, evaluations of the model along x, counted from 0."""
+    figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained", facecolor=GROUND)
+    rows = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    for axes in rows:
+        dress(axes)
+    rows[0].set_title(title, fontsize=14, loc="left", color=INK)
+    rows[-1].set_xlabel("step" if run.evaluations <= run.steps_total else "model evaluation", color=INK, fontsize=12)
+    rows[-1].set_xlim(-0.5, columns(run) - 0.5)
+    rows[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure, list(rows)
+
+
+def dress(axes) -> None:
+    """Colours and letters for a dark ground."""
+    axes.set_facecolor(GROUND)
+    axes.tick_params(colors=INK, labelsize=11)
     axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+    axes.spines[["left", "bottom"]].set_color(FAINT)
 
 
-def change_curve(run: RunReport) -> Figure:
-    """What was held against the limit, with reused evaluations shaded.
+def columns(run: RunReport) -> int:
+    return max(run.evaluations, 1)
 
-    adaptive: error that the next forecast was predicted to have, and what it was when computed again. Else the relative
-    L1 change of the blocks, one line for each condition: the paper's U-curve.
+
+def error_curve(run: RunReport) -> Figure:
+    """What was measured over the steps, with the threshold; in forecast mode with a strip of the steps below.
+
+    forecast: relative L1 error that the forecast had, or would have had, at computed evaluations. Else the relative L1
+    change of the blocks, one line for each condition: the paper's U-curve.
     """
-    adaptive = run.mode == ADAPTIVE
-    title = "forecast error against the tolerance" if adaptive else "change of the blocks from step to step"
-    figure, axes = new_figure(f"{title} ({run.mode})", run, "relative L1 error" if adaptive else "relative L1 change")
-    for (label, points), colour in zip(curves(run).items(), LINES, strict=False):
+    foretold = run.mode == FORECAST
+    title = "error of the forecasts" if foretold else "change of the blocks from step to step"
+    figure, axes = new_figure(title, run, (5, 1) if foretold else (1,))
+    axes[0].set_ylabel("relative error" if foretold else "relative change", color=INK, fontsize=12)
+    lines = curves(run)
+    top = upper_end(run, lines)
+    for (label, points), colour in zip(lines.items(), LINES, strict=False):
         places, values = zip(*points, strict=True)
-        style = {"linestyle": "none", "marker": "x", "markersize": 5} if label == MEASURED else {"marker": "o"}
-        axes.plot(places, values, **{"markersize": 3.5, "linewidth": 1.4, "color": colour, "label": label, **style})
-    limits = limit_line(run)
-    if limits:
-        name = "tolerance" if adaptive else "threshold"
-        value = f" {limits[0][1]:g}" if len({limit for _, limit in limits}) == 1 else " of each step"
-        axes.plot(*zip(*limits, strict=True), color=LIMIT, linewidth=1, linestyle="--", label=f"{name}{value}")
-    for step in run.steps:
-        if step.action == "reuse":
-            axes.axvspan(step.evaluation - 0.5, step.evaluation + 0.5, color=REUSED, alpha=0.25, linewidth=0)
-    axes.set_ylim(bottom=0)
-    handles, _ = axes.get_legend_handles_labels()
-    shade = [Patch(color=REUSED, alpha=0.25, label="reused")] if run.evaluations_reused else []
-    if handles:
-        figure.legend(handles=handles + shade, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
-    else:
-        axes.text(0.5, 0.5, "nothing was measured", transform=axes.transAxes, ha="center", color="#777777")
+        axes[0].plot(places, np.minimum(values, top), marker="o", markersize=5, linewidth=1.8, color=colour, label=label)
+    if run.threshold > 0:
+        axes[0].axhline(run.threshold, color=INK, linewidth=1.2, linestyle="--", label=f"threshold {run.threshold:g}")
+    shade_reused(axes[0], run)
+    axes[0].set_ylim(0, top * 1.04)
+    if not lines:
+        axes[0].text(0.5, 0.5, NOTHING, transform=axes[0].transAxes, ha="center", color=INK, fontsize=13)
+    if foretold:
+        draw_strip(axes[1], run)
+    add_key(figure, axes[0].get_legend_handles_labels()[0] + patches(run))
     return figure
 
 
+def upper_end(run: RunReport, lines: dict) -> float:
+    """Of the y axis: the threshold is on it, and a first step that is off beyond all measure is not."""
+    most = max((value for points in lines.values() for _, value in points if np.isfinite(value)), default=0.0)
+    if run.threshold <= 0:
+        return most or 1.0
+    return min(max(most, 1.1 * run.threshold), FAR_ABOVE * run.threshold)
+
+
 def curves(run: RunReport) -> dict[str, list[tuple[int, float]]]:
-    """Points (evaluation, value) by line label. A line of predictions is broken by NaN where a rule decided."""
+    """Points (evaluation, value) by line label."""
+    if run.mode == FORECAST:
+        errors = [(step.evaluation, step.error) for step in run.steps if step.error is not None]
+        return {"error where it was computed": errors} if errors else {}
     lines: dict[str, list[tuple[int, float]]] = {}
-    if run.mode == ADAPTIVE:
-        predicted = [(s.evaluation, float("nan") if s.judged is None else s.judged) for s in run.steps]
-        measured = [(s.evaluation, s.forecast_errors[-1]) for s in run.steps if s.forecast_errors]
-        lines = {PREDICTED: predicted if any(v == v for _, v in predicted) else [], MEASURED: measured}
-        return {label: points for label, points in lines.items() if points}
     for step in run.steps:
         for label, value in step.conditions.items():
             lines.setdefault(label, []).append((step.evaluation, value))
     return lines
 
 
-def limit_line(run: RunReport) -> list[tuple[float, float]]:
-    """The limit over the whole chart, step by step where it moved."""
-    moved = [(float(step.evaluation), step.limit) for step in run.steps if step.limit is not None]
-    if len({limit for _, limit in moved}) > 1:
-        return moved
-    limit = moved[0][1] if moved else run.threshold
-    return [(-0.5, limit), (max(run.evaluations, 1) - 0.5, limit)] if limit > 0 else []
+def shade_reused(axes, run: RunReport) -> None:
+    for step in run.steps:
+        if step.action == "reuse":
+            axes.axvspan(step.evaluation - 0.5, step.evaluation + 0.5, color=REUSED, alpha=0.16, linewidth=0)
+
+
+def kind(run: RunReport, step: StepReport) -> tuple[str, str]:
+    """Colour and name of what became of a step."""
+    if step.action == "compute" and run.planned and step.step not in run.planned:
+        return ASIDE, SET_ASIDE
+    return ACTIONS[step.action]
+
+
+def draw_strip(axes, run: RunReport) -> None:
+    """One box for each evaluation, coloured by what became of it."""
+    places = [step.evaluation for step in run.steps]
+    axes.bar(places, [1.0] * len(places), width=0.9, color=[kind(run, step)[0] for step in run.steps])
+    bare(axes)
+
+
+def bare(axes) -> None:
+    """No scale beside a strip."""
+    axes.set_ylim(0, 1)
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
 
 
 def reuse_map(run: RunReport) -> Figure:
-    """Steps x blocks: which blocks ran and which were reused."""
-    grid = np.zeros((run.block_count, max(run.evaluations, 1)))
+    """Which steps were computed and reused; in block modes steps x blocks."""
+    if not run.block_count:
+        return plan_and_run(run)
+    grid = np.zeros((run.block_count, columns(run)))
     for step in run.steps:
         grid[step.reused_blocks, step.evaluation] = 1
-    title = f"{run.blocks_reused} of {run.blocks_total} block executions reused, {run.block_ratio:.2f}x fewer"
-    figure, axes = new_figure(title, run, "block")
+    figure, [axes] = new_figure(worked(run), run)
+    axes.set_ylabel("block", color=INK, fontsize=12)
     extent = (-0.5, grid.shape[1] - 0.5, -0.5, grid.shape[0] - 0.5)
     colours = ListedColormap([COMPUTED, REUSED])
     axes.imshow(grid, aspect="auto", origin="lower", cmap=colours, vmin=0, vmax=1, extent=extent, interpolation="none")
     axes.set_xticks(np.arange(grid.shape[1] + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(grid.shape[0] + 1) - 0.5, minor=True)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(which="minor", color="white", linewidth=0.6)
+    axes.grid(which="minor", color=GROUND, linewidth=0.8)
     axes.tick_params(which="minor", length=0)
-    add_key(figure, ["compute", "reuse"])
+    add_key(figure, [Patch(color=colour, label=name) for colour, name in (ACTIONS["compute"], ACTIONS["reuse"])])
     return figure
+
+
+def plan_and_run(run: RunReport) -> Figure:
+    """The plan over what ran."""
+    figure, [above, below] = new_figure(worked(run), run, (1, 1))
+    places = range(run.steps_total)
+    above.bar(places, 1.0, width=0.9, color=[COMPUTED if place in run.planned else REUSED for place in places])
+    draw_strip(below, run)
+    for axes, name in ((above, "plan"), (below, "ran")):
+        bare(axes)
+        axes.set_ylabel(name, color=INK, fontsize=12)
+    add_key(figure, patches(run))
+    return figure
+
+
+def worked(run: RunReport) -> str:
+    """Title: how much was computed."""
+    what = "block executions" if run.blocks_total else "model calls"
+    total = run.blocks_total or sum(step.calls_total for step in run.steps)
+    ran = total - run.blocks_reused if run.blocks_total else sum(step.calls_run for step in run.steps)
+    return f"{ran} of {total} {what}, {run.work_ratio:.2g}x fewer"
 
 
 def step_times(run: RunReport) -> Figure:
     """Seconds per evaluation, computed against reused."""
-    figure, axes = new_figure(times_title(run), run, "seconds")
-    colours = [ACTIONS[step.action][0] for step in run.steps]
+    figure, [axes] = new_figure(times_title(run), run)
+    axes.set_ylabel("seconds", color=INK, fontsize=12)
+    colours = [kind(run, step)[0] for step in run.steps]
     axes.bar([step.evaluation for step in run.steps], [step.seconds for step in run.steps], color=colours)
-    add_key(figure, [action for action in ACTIONS if any(step.action == action for step in run.steps)])
+    add_key(figure, patches(run))
     return figure
 
 
-def add_key(figure: Figure, actions: list[str]) -> None:
-    """Colours of actions, below the axes."""
-    handles = [Patch(color=ACTIONS[action][0], label=ACTIONS[action][1]) for action in actions]
-    figure.legend(handles=handles, loc="outside lower right", ncols=3, frameon=False, fontsize=9)
+def patches(run: RunReport) -> list[Patch]:
+    """A key for the colours that occur."""
+    names = {name: colour for colour, name in (kind(run, step) for step in run.steps)}
+    return [Patch(color=colour, label=name) for name, colour in names.items()]
+
+
+def add_key(figure: Figure, handles: list) -> None:
+    """What the colours mean, below the axes."""
+    if handles:
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=11, labelcolor=INK
+        )
 
 
 def times_title(run: RunReport) -> str:

@@ -9,21 +9,24 @@ import torch
 from comfy_api.latest import io
 from PIL import Image, ImageDraw
 
+from ..bwcache_core.advice import plan_line, verdict
 from ..bwcache_core.report import RunReport, RunStats
 from .apply import Stats
 from .preview import shown
 from .schema import CATEGORY, schema
-from .verdict import verdict
 
+NO_CACHE = "No cache on this run: BWCache Apply is bypassed, or its stats are not connected."
 NOTHING_YET = "No run yet. Connect passthrough to something made by the sampler, so that this node runs after it."
+REPLACED = "No run yet. Another BWCache Apply on the same model took the place of this one: connect its stats instead."
 NO_CHARTS = "Charts need matplotlib. Install it in ComfyUI's Python:\npython -m pip install matplotlib"
-BLANK = (1080, 480)  # as large as a chart
+BLANK = (1200, 570)  # as large as a chart
+CHARTS = 3
 
 logger = logging.getLogger(__name__)
 
 
 class BWCacheReport(io.ComfyNode):
-    """Reads the newest run out of a stats handle."""
+    """Reads the newest run out of a stats handle. Without one it hands on what comes in, and says so."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -31,66 +34,96 @@ class BWCacheReport(io.ComfyNode):
             node_id="BWCacheReport",
             display_name="BWCache Report",
             category=CATEGORY,
-            description="What the cache did in the last run: a verdict with a suggestion, charts, figures and JSON. "
-            "Put it after the sampler.",
+            description="What the cache did in the last run: in words with one thing to try, as charts, figures, JSON, and "
+            "the plan as text. Put it after the sampler.",
             search_aliases=["teacache", "easycache", "cache", "cache statistics", "speed up", "chart"],
             is_output_node=True,
             inputs=[
-                Stats.Input("stats", tooltip="The stats output of BWCache Apply."),
                 io.AnyType.Input(
                     "passthrough", tooltip="Anything made by the sampler, such as its latent. Handed on unchanged: "
                     "it makes this node run after the sampling.",
                 ),
+                Stats.Input(
+                    "stats", optional=True,
+                    tooltip="The stats output of BWCache Apply. While that node is bypassed, this one only hands on.",
+                ),
             ],
-            outputs=[  # saved workflows count them: new ones go to the end
+            outputs=[
                 io.AnyType.Output(display_name="passthrough", tooltip="What came in."),
-                io.String.Output(display_name="summary", tooltip="What was reused, and what to change if little was."),
-                io.String.Output(display_name="json", tooltip="The last 8 runs, every evaluation, as JSON."),
-                io.Int.Output(display_name="reused_steps", tooltip="Model evaluations served without running a block."),
-                io.Int.Output(display_name="total_steps", tooltip="Model evaluations of the run."),
-                io.Int.Output(display_name="reused_blocks", tooltip="Block executions saved."),
-                io.Int.Output(display_name="total_blocks", tooltip="Block executions of the same run uncached."),
-                io.Float.Output(
-                    display_name="speedup", tooltip="Measured: all evaluations at the time of a computed one, over "
-                    "the time they took. 0 if too few were computed to say.",
-                ),
                 io.String.Output(display_name="verdict", tooltip="The run in plain words, and what to try next."),
-                io.Image.Output(
-                    display_name="change_chart", tooltip="What was held against the threshold or tolerance, over the "
-                    "steps. paper and per block: the change of the blocks, by condition. adaptive: the forecast error.",
+                io.String.Output(
+                    display_name="plan", tooltip="The plan that ran, as text for BWCache Apply: plan custom, steps. Empty in "
+                    "paper and per block.",
                 ),
-                io.Image.Output(display_name="reuse_chart", tooltip="Steps by blocks: which ran, which were reused."),
+                io.String.Output(display_name="json", tooltip="The last 8 runs, every evaluation of the model, as JSON."),
+                io.Int.Output(display_name="computed_steps", tooltip="Evaluations of the model that were computed."),
+                io.Int.Output(display_name="total_steps", tooltip="Evaluations of the model in all."),
+                io.Float.Output(
+                    display_name="speedup", tooltip="Estimated: all evaluations at the time of a computed one, over the "
+                    "time they took. 1 where nothing was reused, or where it cannot be told.",
+                ),
+                io.Image.Output(
+                    display_name="error_chart", tooltip="forecast: the error of the forecasts over the steps, with the plan. "
+                    "paper, per block: the change of the blocks. Both with the threshold.",
+                ),
+                io.Image.Output(
+                    display_name="reuse_chart", tooltip="Which steps were computed and which reused, and in paper and per "
+                    "block which blocks.",
+                ),
                 io.Image.Output(display_name="time_chart", tooltip="Seconds per step, computed against reused."),
             ],
-        )
+        )  # fmt: skip
 
     @classmethod
-    def execute(cls, stats: RunStats, passthrough) -> io.NodeOutput:
-        if not stats.runs:
-            empty = written(NOTHING_YET)
-            text = (NOTHING_YET, empty, empty, empty)
-            return io.NodeOutput(passthrough, NOTHING_YET, "[]", 0, 0, 0, 0, 0.0, *text, ui=shown(cls, NOTHING_YET))
-        run = stats.runs[-1]
-        figures = (run.evaluations_reused, run.evaluations, run.blocks_reused, run.blocks_total, run.speedup or 0.0)
-        text, pictures = verdict(run), charts(run)
-        on_node = shown(cls, f"{text}\n{run.summary()}", torch.cat(pictures, dim=1))  # below each other: one is larger
-        return io.NodeOutput(passthrough, run.summary(), stats.to_json(), *figures, text, *pictures, ui=on_node)
+    def execute(cls, passthrough, stats: RunStats | None = None) -> io.NodeOutput:
+        runs = list(stats.runs) if stats is not None else []
+        if not runs:
+            return without_run(cls, passthrough, stats)
+        run, text, pictures = runs[-1], told(runs), charts(runs[-1])
+        on_node = shown(cls, text, torch.cat(pictures, dim=1))  # below each other: one is larger
+        computed = sum(step.action == "compute" for step in run.steps)
+        speedup = 1.0 if run.rivals or run.speedup is None else run.speedup
+        figures = (stats.to_json(), computed, run.evaluations, speedup)
+        return io.NodeOutput(passthrough, verdict(run), run.plan, *figures, *pictures, ui=on_node)
+
+
+def told(runs: list[RunReport]) -> str:
+    """The text on the node: the newest run, its plan, and that there are others."""
+    run = runs[-1]
+    held = [f"Most held at once: {mib(run.cache_bytes)}."] if run.cache_bytes else []
+    more = [f"The newest of {len(runs)} runs, all in json."] if len(runs) > 1 else []
+    return "\n".join([verdict(run), *filter(None, [plan_line(run)]), *held, *more])
+
+
+def mib(count: int) -> str:
+    """12 kB, 335 MB: decimal units, as in the live view."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count / 1000:.3g} kB"
+
+
+def without_run(node: type[io.ComfyNode], passthrough, stats: RunStats | None) -> io.NodeOutput:
+    """What comes in is handed on, and the reason is said."""
+    text = NO_CACHE if stats is None else REPLACED if getattr(stats, "replaced", False) else NOTHING_YET
+    pictures = [written(text)] * CHARTS
+    return io.NodeOutput(passthrough, text, "", "[]", 0, 0, 1.0, *pictures, ui=shown(node, text))
 
 
 def charts(run: RunReport) -> list[torch.Tensor]:
-    """Three images (1, H, W, 3) of one size. Without matplotlib, three that say how to get it."""
+    """Three images (1, H, W, 3) of one size. Without matplotlib, the first says how to get it and the others are blank."""
     try:
-        from .charts import change_curve, pixels, reuse_map, step_times  # matplotlib is optional, and slow to load
+        from .charts import error_curve, pixels, reuse_map, step_times  # matplotlib is optional, and slow to load
     except ModuleNotFoundError as error:
         logger.warning("BWCache Report draws no charts: %s. %s", error, NO_CHARTS.replace("\n", " "))
-        return [written(NO_CHARTS)] * 3
-    return [image_of(pixels(draw(run))) for draw in (change_curve, reuse_map, step_times)]
+        return [written(NO_CHARTS), written(""), written("")]
+    return [image_of(pixels(draw(run))) for draw in (error_curve, reuse_map, step_times)]
 
 
 def written(text: str) -> torch.Tensor:
-    """A white image with a text on it."""
-    picture = Image.new("RGB", BLANK, "white")
-    ImageDraw.Draw(picture).multiline_text((40, 40), text, fill="black", font_size=28)
+    """A dark image with a text on it."""
+    picture = Image.new("RGB", BLANK, "#17181b")
+    ImageDraw.Draw(picture).multiline_text((40, 40), text, fill="#d7d9dd", font_size=28)
     return image_of(np.asarray(picture))
 
 
