@@ -85,8 +85,13 @@ class Stream:
         kept[name] = stored(kept.get(name), after, self.on_host, minus=before)
 
     @property
+    def buffers(self) -> list[Buffer]:
+        """The places of the features and of the residuals."""
+        residuals = [buffer for residual in self.residuals.values() for buffer in residual.values()]
+        return residuals + ([self.features] if self.features else [])
+
+    @property
     def nbytes(self) -> int:
         """Bytes held, wherever they lie."""
-        buffers = [buffer for residual in self.residuals.values() for buffer in residual.values()]
-        buffers += [self.features] if self.features else []
-        return sum(sample.tokens.nbytes for sample in self.samples.values()) + sum(buffer.nbytes for buffer in buffers)
+        samples = sum(sample.tokens.nbytes for sample in self.samples.values())
+        return samples + sum(buffer.nbytes for buffer in self.buffers)

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import torch
 
-from bwcache_pack.bwcache_core.config import BWCacheConfig
-from bwcache_pack.bwcache_core.session import Session
-from bwcache_pack.bwcache_core.stream import StreamKey
+from bwcache_pack.bwcache_core.config import BlockConfig
+from bwcache_pack.bwcache_core.paper.run import BlockRun
+from bwcache_pack.bwcache_core.paper.stream import StreamKey
 
 COND, UNCOND = 0, 1
 
@@ -88,27 +88,27 @@ class ToyHunyuan(ToyModel):
 
 
 class Run:
-    """Drives a Session the way nodes/attach.py does: one evaluation after the other."""
+    """Drives a BlockRun the way nodes/attach_blocks.py does: one evaluation after the other."""
 
     def __init__(self, model: ToyModel, sigmas: Sequence[float], group=None, **settings) -> None:
         self.model = model
         settings = {"mode": "paper", **settings}
-        self.session = Session(BWCacheConfig(**settings), len(model.blocks), sigmas, group=group)
+        self.block_run = BlockRun(BlockConfig(**settings), len(model.blocks), sigmas, group=group)
 
     def evaluate(self, sigma: float, *passes: Sequence[Condition]) -> list[torch.Tensor]:
         """Outputs of all conditions, in the order given. The conditions of a pass are batched together."""
-        self.session.begin_evaluation(torch.full((1,), sigma))
+        self.block_run.begin_evaluation(torch.full((1,), sigma))
         outputs: list[torch.Tensor] = []
         for conditions in passes:
             outputs += self.run_pass(conditions)
-        self.session.end_evaluation()
+        self.block_run.end_evaluation()
         return outputs
 
     def run_pass(self, conditions: Sequence[Condition]) -> list[torch.Tensor]:
-        model_pass = self.session.begin_pass([c.key for c in conditions])
+        model_pass = self.block_run.begin_pass([c.key for c in conditions])
         batch = torch.cat([c.img for c in conditions])
         output = model_pass.run_model(lambda: self.model(batch, model_pass.run_block))
-        self.session.finish_pass(model_pass)
+        self.block_run.finish_pass(model_pass)
         return list(output.chunk(len(conditions)))
 
     def evaluate_all(self, sigmas: Sequence[float], *passes_of: Callable[[int], Sequence[Condition]]) -> list:
@@ -118,4 +118,4 @@ class Run:
     @property
     def actions(self) -> str:
         """What the finished run did, a letter per evaluation: Compute, Reuse, Partial."""
-        return "".join(step.action[0].upper() for step in self.session.report.steps)
+        return "".join(step.action[0].upper() for step in self.block_run.report.steps)

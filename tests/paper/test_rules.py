@@ -10,27 +10,35 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from bwcache_pack.bwcache_core.config import BWCacheConfig
-from bwcache_pack.bwcache_core.policy import Measured, PaperPolicy, PerBlockPolicy, Position, Rules, RunShape
+from bwcache_pack.bwcache_core.config import BlockConfig
+from bwcache_pack.bwcache_core.paper.block_mode import BlockMode
+from bwcache_pack.bwcache_core.paper.per_block import PerBlock
+from bwcache_pack.bwcache_core.paper.rules import Measured, Position, Rules
+from bwcache_pack.bwcache_core.paper.whole_stack import WholeStack
+from bwcache_pack.bwcache_core.schedule import schedule_of
 
 BLOCKS = 2
 LOW, HIGH = 0.05, 0.5  # under and over the paper's threshold of 0.15
 
 
-def paper(steps: int, ends_at_zero: bool = True, **settings) -> PaperPolicy:
-    config = BWCacheConfig(mode="paper", **settings)
-    return PaperPolicy(Rules.of(config, RunShape(steps, BLOCKS, ends_at_zero)))
+def rules(steps: int, last: float, **settings) -> Rules:
+    """Of a run whose schedule ends at sigma `last`."""
+    return Rules.of(BlockConfig(**settings), schedule_of([*range(steps, 0, -1), last]), BLOCKS)
 
 
-def run(policy: PaperPolicy, change_at: Callable[[int], float], pattern: Sequence[int] | None = None) -> str:
-    """What the policy does over a run whose computed evaluation at step s measures change_at(s).
+def paper(steps: int, last: float = 0.0, **settings) -> WholeStack:
+    return WholeStack(rules(steps, last, mode="paper", **settings))
+
+
+def run(mode: BlockMode, change_at: Callable[[int], float], pattern: Sequence[int] | None = None) -> str:
+    """What the mode does over a run whose computed evaluation at step s measures change_at(s).
 
     pattern: the step of each evaluation; by default one per step. The same step again measures no change.
     """
     measured: list[Measured] = []
     letters = ""
-    for evaluation, step in enumerate(pattern or range(policy.rules.run.steps)):
-        decision = policy.decide(Position(evaluation, step), measured)
+    for evaluation, step in enumerate(pattern or range(mode.rules.steps)):
+        decision = mode.decide(Position(evaluation, step), measured)
         letters += "R" if decision.reuse else "C"
         assert decision.reason
         if not decision.reuse:
@@ -94,8 +102,9 @@ def test_similarity_before_the_window_does_not_move_the_tail():
 
 def test_no_tail_in_a_run_that_ends_before_sigma_0():
     """The first expert of Wan 2.2 hands over in the middle: fine detail is decided by the second."""
-    assert run(paper(12, ends_at_zero=False, reuse_interval=5), low_from(6)) == "C" * 7 + "R" * 5
-    assert run(paper(12, ends_at_zero=True, reuse_interval=5), low_from(6)) == "C" * 7 + "RR" + "CCC"
+    assert run(paper(12, last=0.5, reuse_interval=5), low_from(6)) == "C" * 7 + "R" * 5
+    for last in (0.0, 0.001):  # uni_pc ends a little above
+        assert run(paper(12, last, reuse_interval=5), low_from(6)) == "C" * 7 + "RR" + "CCC"
 
 
 PATTERNS = [
@@ -109,7 +118,7 @@ PATTERNS = [
 
 @pytest.mark.parametrize(("pattern", "expected"), [p[1:] for p in PATTERNS], ids=[p[0] for p in PATTERNS])
 def test_intervals_count_steps_whatever_the_evaluations_per_step(pattern, expected):
-    assert run(paper(9, ends_at_zero=False, reuse_interval=1), low_from(0), pattern) == expected
+    assert run(paper(9, last=0.5, reuse_interval=1), low_from(0), pattern) == expected
 
 
 def test_a_sampler_that_never_leaves_a_step_computes_again():
@@ -118,37 +127,36 @@ def test_a_sampler_that_never_leaves_a_step_computes_again():
 
 
 def test_a_sampler_may_jump_over_the_start_of_the_window():
-    policy = paper(20, start_step=10, reuse_interval=9)
-    assert run(policy, low_from(1), [0, 3, 6, 12, 13, 14, 17]) == "CCCRRRC"
+    mode = paper(20, start_step=10, reuse_interval=9)
+    assert run(mode, low_from(1), [0, 3, 6, 12, 13, 14, 17]) == "CCCRRRC"
 
 
 def test_a_sampler_may_go_back():
     """A restart climbs to an earlier step: features of a later one are too far if more than R steps away."""
-    assert run(paper(9, ends_at_zero=False, reuse_interval=2), low_from(0), [0, 1, 2, 3, 4, 1, 2, 3, 4]) == "CCRRCCRRC"
+    assert run(paper(9, last=0.5, reuse_interval=2), low_from(0), [0, 1, 2, 3, 4, 1, 2, 3, 4]) == "CCRRCCRRC"
 
 
-@pytest.mark.parametrize("policy", [paper(10), PerBlockPolicy(paper(10).rules)], ids=["paper", "per block"])
-def test_an_error_in_the_last_measurement_computes(policy):
+@pytest.mark.parametrize("mode", [paper(10), PerBlock(paper(10).rules)], ids=["paper", "per block"])
+def test_a_fault_in_the_last_measurement_computes(mode):
     similar = Measured(Position(1, 1), {0: LOW, 1: LOW}, LOW)
-    broken = Measured(Position(2, 2), error="the features hold NaN")
-    assert policy.decide(Position(2, 2), [similar]).reuse
-    decision = policy.decide(Position(3, 3), [similar, broken])
+    broken = Measured(Position(2, 2), fault="the features hold NaN")
+    assert mode.decide(Position(2, 2), [similar]).reuse
+    decision = mode.decide(Position(3, 3), [similar, broken])
     assert not decision.reuse
     assert decision.reason == "the features hold NaN"
 
 
-@pytest.mark.parametrize("policy", [paper(10), PerBlockPolicy(paper(10).rules)], ids=["paper", "per block"])
-def test_after_an_error_only_what_was_measured_since_counts(policy):
+@pytest.mark.parametrize("mode", [paper(10), PerBlock(paper(10).rules)], ids=["paper", "per block"])
+def test_after_a_fault_only_what_was_measured_since_counts(mode):
     similar = Measured(Position(1, 1), {0: LOW, 1: LOW}, LOW)
-    broken = Measured(Position(2, 1), error="the features hold NaN")
+    broken = Measured(Position(2, 1), fault="the features hold NaN")
     unjudged = Measured(Position(3, 1))
-    assert not policy.decide(Position(4, 2), [similar, broken, unjudged]).reuse
+    assert not mode.decide(Position(4, 2), [similar, broken, unjudged]).reuse
 
 
 def test_reuse_of_the_paper_is_the_whole_stack():
     measured = [Measured(Position(0, 0)), Measured(Position(1, 1), change=LOW)]
     decision = paper(10).decide(Position(2, 2), measured)
-    assert decision.whole_stack
     assert decision.reuse == {0, 1}
     assert "0.0500" in decision.reason
 
@@ -158,18 +166,16 @@ def test_what_is_not_similar_says_by_how_much():
     assert paper(10).decide(Position(2, 2), measured).reason == "change 0.2500 is not under threshold 0.15"
 
 
-def per_block(steps: int, ends_at_zero: bool = False, **settings) -> PerBlockPolicy:
-    config = BWCacheConfig(mode="per block", **settings)
-    return PerBlockPolicy(Rules.of(config, RunShape(steps, BLOCKS, ends_at_zero)))
+def per_block(steps: int, last: float = 0.5, **settings) -> PerBlock:
+    return PerBlock(rules(steps, last, mode="per block", **settings))
 
 
-def run_blocks(policy: PerBlockPolicy, changes: Sequence[Callable[[int], float]]) -> list[str]:
+def run_blocks(mode: BlockMode, changes: Sequence[Callable[[int], float]]) -> list[str]:
     """Like `run`, one string per block; changes[b](step) is what block b measures when it computes at that step."""
     measured: list[Measured] = []
     letters = ["" for _ in changes]
-    for step in range(policy.rules.run.steps):
-        decision = policy.decide(Position(step, step), measured)
-        assert not decision.whole_stack
+    for step in range(mode.rules.steps):
+        decision = mode.decide(Position(step, step), measured)
         for block in range(len(changes)):
             letters[block] += "R" if block in decision.reuse else "C"
         if len(decision.reuse) < len(changes):
@@ -198,7 +204,7 @@ def test_per_block_runs_by_hand(settings, changes, expected):
 
 def test_per_block_tail_follows_the_first_similar_block():
     """Block 0 is similar from step 4 on: the last 4 // 2 = 2 steps compute for every block."""
-    letters = run_blocks(per_block(10, ends_at_zero=True, reuse_interval=1), [low_from(4), low_from(6)])
+    letters = run_blocks(per_block(10, last=0.0, reuse_interval=1), [low_from(4), low_from(6)])
     assert letters == ["CCCCCRCRCC", "CCCCCCCRCC"]
 
 
@@ -219,9 +225,9 @@ def test_invariants_over_all_short_runs(threshold, interval):
 
 @pytest.mark.parametrize(("change", "reused"), [(LOW, True), (HIGH, False)])
 def test_a_measured_decision_carries_its_numbers_and_a_rule_has_none(change, reused):
-    policy = paper(10)
+    mode = paper(10)
     measured = [Measured(Position(0, 0)), Measured(Position(1, 1), change=change)]
-    decision = policy.decide(Position(2, 2), measured)
+    decision = mode.decide(Position(2, 2), measured)
     assert (bool(decision.reuse), decision.judged, decision.limit) == (reused, change, 0.15)
-    assert policy.decide(Position(0, 0), []).judged is None
-    assert policy.decide(Position(1, 1), measured[:1]).limit is None
+    assert mode.decide(Position(0, 0), []).judged is None
+    assert mode.decide(Position(1, 1), measured[:1]).limit is None

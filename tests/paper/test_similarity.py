@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from bwcache_pack.bwcache_core.similarity import (
+from bwcache_pack.bwcache_core.paper.similarity import (
     l1_norms,
     mean_change,
     relative_change,

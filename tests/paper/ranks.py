@@ -1,4 +1,4 @@
-"""A group of processes that share the tokens of toy models: python devtools/pack.py tests.core.ranks FOLDER 7,4
+"""A group of processes that share the tokens of toy models: python devtools/pack.py tests.paper.ranks FOLDER 7,4
 
 Each of them plays every scenario in turn and writes what it saw to FOLDER/RANK.json. tests/core/test_group.py compares
 that with the same scenarios in one process (group None, all tokens).
@@ -25,7 +25,6 @@ STACK = [lambda x: x * 2.0, lambda x: x * 2.0 + 1.0, lambda x: x * 3.0]
 MODES = {
     "paper": {"mode": "paper", "threshold": 0.05, "reuse_interval": 2},
     "per block": {"mode": "per block", "threshold": 0.05, "reuse_interval": 2},
-    "features": {"mode": "adaptive", "preset": "custom", "tolerance": 0.03, "cache_point": "features"},
 }
 STEPS = 12
 
@@ -57,10 +56,10 @@ def sample(share: Share, group, settings: dict, broken: int = -1) -> dict:
     """A run of STEPS evaluations. broken: the evaluation at which the last token of cond is not a number."""
     run = Run(ToyModel(STACK), falling(STEPS), group=group, **settings)
     length, outputs, held = sum(share.sizes), [], []
-    for i, sigma in enumerate(run.session.sigmas[:-1]):
+    for i, sigma in enumerate(run.block_run.schedule.sigmas[:-1]):
         given = [condition(c, share.of(spoilt(latents(c + 1, i, length), i == broken))) for c in (COND, UNCOND)]
         outputs.append([output.tolist() for output in run.evaluate(sigma, given)])
-        held.append(len(run.session.streams))
+        held.append(len(run.block_run.streams))
     return seen(run, outputs, held)
 
 
@@ -74,7 +73,7 @@ def sample_shorter(share: Share, group, settings: dict) -> dict:
     """One token less in mid-run: some shares keep their length, others do not. The inputs say so to all of them."""
     run = Run(ToyModel(STACK), falling(STEPS), group=group, **settings)
     outputs = []
-    for i, sigma in enumerate(run.session.sigmas[:-1]):
+    for i, sigma in enumerate(run.block_run.schedule.sigmas[:-1]):
         now = share if i < STEPS // 2 else one_less(share)
         given = conditions(now, i, sum(now.sizes), inputs=(sum(now.sizes),))
         outputs.append([output.tolist() for output in run.evaluate(sigma, given)])
@@ -86,15 +85,14 @@ def one_less(share: Share) -> Share:
 
 
 def seen(run: Run, outputs: list, held: Sequence[int] = ()) -> dict:
-    report = run.session.close(True)
+    report = run.block_run.close(True)
     return {
         "actions": run.actions,
         "reasons": [step.reason for step in report.steps],
         "changes": [step.change for step in report.steps],
-        "forecast_errors": [step.forecast_errors for step in report.steps],
-        "errors": report.errors,
+        "faults": report.faults,
         "held": list(held),
-        "left": len(run.session.streams),
+        "left": len(run.block_run.streams),
         "outputs": outputs,
     }
 
@@ -106,21 +104,21 @@ def raise_in_a_block(share: Share) -> dict:
     run = Run(ToyModel(STACK), falling(STEPS), group=impatient, **{**MODES["paper"], "threshold": 0.0})
     failed = None
     try:
-        for i, sigma in enumerate(run.session.sigmas[:-1]):
+        for i, sigma in enumerate(run.block_run.schedule.sigmas[:-1]):
             if raises and i == 3:
                 run.model.blocks = [STACK[0], lambda x: 1 / 0, STACK[2]]
             run.evaluate(sigma, conditions(share, i, sum(share.sizes)))
     except (RuntimeError, ArithmeticError) as error:
         failed = type(error).__name__
-    report = run.session.close(False)
-    return {"failed": failed, "left": len(run.session.streams), "evaluations": report.evaluations}
+    report = run.block_run.close(False)
+    return {"failed": failed, "left": len(run.block_run.streams), "evaluations": report.evaluations}
 
 
 def scenarios(share: Share, group) -> dict:
     """What one process, or the whole in one process, saw in every scenario."""
     results = {mode: sample(share, group, settings) for mode, settings in MODES.items()}
     results["broken"] = sample(share, group, MODES["paper"], broken=5)
-    results["shorter"] = sample_shorter(share, group, MODES["features"])
+    results["shorter"] = sample_shorter(share, group, MODES["paper"])
     return results
 
 
@@ -131,7 +129,7 @@ def play(folder: Path, rank: int, sizes: Sequence[int]) -> None:
     torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=len(sizes))
     share = Share(rank, sizes)
     results = scenarios(share, torch.distributed.group.WORLD)
-    results["apart"] = {mode: sample(share, None, MODES[mode]) for mode in ("paper", "features")}
+    results["apart"] = {mode: sample(share, None, MODES[mode]) for mode in MODES}
     results["raised"] = raise_in_a_block(share)
     torch.distributed.barrier()  # whoever raised stays until the others have noticed
     torch.distributed.destroy_process_group()

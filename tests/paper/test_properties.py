@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bwcache_pack.tests.core.toys import Condition, Run, ToyModel, condition, falling
 from bwcache_pack.tests.hosts.spy import held_tensors
+from bwcache_pack.tests.paper.toys import Condition, Run, ToyModel, condition, falling
 
 STEPS, INTERVAL = 12, 2
 GUIDANCE = 5  # a third condition, as extra guidance adds
@@ -55,11 +55,8 @@ EVALUATIONS = st.builds(
     breaks=mostly("", "", "", "nan", "raise"),
 )
 
-MODES = [
-    {"mode": "paper", "threshold": 0.15, "reuse_interval": INTERVAL},
-    {"mode": "adaptive", "preset": "fast", "order": 0, "max_reuse": INTERVAL, "cache_point": "features"},
-    {"mode": "adaptive", "preset": "fast", "order": 0, "max_reuse": INTERVAL, "cache_point": "output"},
-]
+PAPER = {"mode": "paper", "threshold": 0.15, "reuse_interval": INTERVAL}
+PER_BLOCK = {**PAPER, "mode": "per block"}
 
 
 class Checked:
@@ -89,15 +86,13 @@ class Checked:
     def inputs(self, evaluation: Evaluation) -> list[Condition]:
         self.scale *= 1.0 + evaluation.drift
         base = torch.linspace(1.0, 2.0, 2 * evaluation.tokens * 4).reshape(2, evaluation.tokens, 4)
-        # The tokens of a model may change under one identity, its output may not.
-        shape = (1, 16, evaluation.tokens, 4, 4) if self.run.session.settings.caches_output else (1, 16, 3, 4, 4)
-        return [condition(which, base * (1.0 + which) * self.scale, shape=shape) for which in evaluation.conditions]
+        return [condition(which, base * (1.0 + which) * self.scale) for which in evaluation.conditions]
 
     def evaluate(self, evaluation: Evaluation) -> None:
         self.place = min(max(self.place + evaluation.advance, 0), STEPS - 1)
         given = self.inputs(evaluation)
         batches = [[c] for c in given] if evaluation.split else [given]
-        self.run.session.begin_evaluation(torch.tensor([float(STEPS - self.place)]))
+        self.run.block_run.begin_evaluation(torch.tensor([float(STEPS - self.place)]))
         sound, raised = True, None
         for batch in batches:
             self.breaks = evaluation.breaks if batch is batches[-1] else ""
@@ -108,13 +103,13 @@ class Checked:
                 sound, raised = False, error.args
                 break
             assert not self.run.model.ran or self.run.model.ran == [0, 1, 2] or not self.whole_stack
-            assert self.run.session.decision.reuse or self.run.model.ran == [0, 1, 2]  # one decision holds for all
+            assert self.run.block_run.decision.reuse or self.run.model.ran == [0, 1, 2]  # one decision holds for all
             self.passes += 1
             sound &= self.check_pass(batch, outputs)
         else:
-            self.run.session.end_evaluation()
-            assert {key.condition for key in self.run.session.streams} == set(evaluation.conditions)
-        self.held.append(bytes_of(self.run.session.streams) if raised is None else 0)
+            self.run.block_run.end_evaluation()
+            assert {key.condition for key in self.run.block_run.streams} == set(evaluation.conditions)
+        self.held.append(bytes_of(self.run.block_run.streams) if raised is None else 0)
         self.before = set(evaluation.conditions) if sound else set()
 
     def check_pass(self, batch: list[Condition], outputs: list[torch.Tensor]) -> bool:
@@ -138,17 +133,15 @@ class Checked:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.sampled_from(MODES), st.booleans(), st.lists(EVALUATIONS, min_size=4, max_size=16))
-def test_reuse_is_frozen_recent_and_alone(mode, in_place, evaluations):
-    checked = Checked(in_place, **mode)
+@given(st.booleans(), st.lists(EVALUATIONS, min_size=4, max_size=16))
+def test_reuse_is_frozen_recent_and_alone(in_place, evaluations):
+    checked = Checked(in_place, **PAPER)
     for evaluation in evaluations:
         checked.evaluate(evaluation)
-        if mode["mode"] == "paper":
-            ages = [abs(checked.place - at) for at in map(checked.computed_at.get, evaluation.conditions)
-                    if at is not None]
-            assert not checked.before or max(ages) <= INTERVAL
-    report = checked.run.session.close(True)
-    assert held_tensors(checked.run.session) == []
+        ages = [abs(checked.place - at) for at in map(checked.computed_at.get, evaluation.conditions) if at is not None]
+        assert not checked.before or max(ages) <= INTERVAL
+    report = checked.run.block_run.close(True)
+    assert held_tensors(checked.run.block_run) == []
     assert [step.cache_bytes for step in report.steps] == checked.held
     assert report.evaluations == len(evaluations)
     assert report.blocks_total == 3 * checked.passes
@@ -157,9 +150,7 @@ def test_reuse_is_frozen_recent_and_alone(mode, in_place, evaluations):
 
 @settings(max_examples=100, deadline=None)
 @given(
-    st.sampled_from([{"mode": "per block", "threshold": 0.15, "reuse_interval": INTERVAL},
-                     {"mode": "adaptive", "preset": "fast", "order": 2, "cache_point": "features"},
-                     {"mode": "adaptive", "preset": "fast", "order": 2, "cache_point": "output"}]),
+    st.sampled_from([PAPER, PER_BLOCK]),
     st.booleans(),
     st.lists(EVALUATIONS, min_size=4, max_size=16),
 )
@@ -184,9 +175,9 @@ def test_any_mode_survives_any_run(mode, in_place, evaluations):
     checked.check_pass = check
     for evaluation in evaluations:
         checked.evaluate(evaluation)
-    report = checked.run.session.close(True)
+    report = checked.run.block_run.close(True)
     assert report.blocks_total - report.blocks_reused == ran
-    assert held_tensors(checked.run.session) == []
+    assert held_tensors(checked.run.block_run) == []
     assert [step.cache_bytes for step in report.steps] == checked.held
     reused = [step.action for step in report.steps].count("reuse")
     assert reused == report.evaluations_reused <= report.evaluations == len(evaluations)
@@ -200,4 +191,4 @@ def test_threshold_0_is_the_plain_model_in_any_run(mode, in_place, evaluations):
     checked = Checked(in_place, mode=mode, threshold=0.0)
     for evaluation in evaluations:
         checked.evaluate(evaluation)
-    assert checked.run.session.close(True).blocks_reused == 0
+    assert checked.run.block_run.close(True).blocks_reused == 0

@@ -7,10 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bwcache_pack.bwcache_core import storage
-from bwcache_pack.bwcache_core.forecast import FeatureHistory
-from bwcache_pack.bwcache_core.storage import Buffer, host_memory, stored
-from bwcache_pack.bwcache_core.stream import BlockSample, Stream
+from bwcache_pack.bwcache_core.paper import storage
+from bwcache_pack.bwcache_core.paper.storage import Buffer, host_memory, pinned_bytes, stored
+from bwcache_pack.bwcache_core.paper.stream import BlockSample, Stream
 
 
 def noise(seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -138,13 +137,26 @@ def test_memory_that_cannot_be_pinned_is_taken_all_the_same(monkeypatch):
     assert host_memory(torch.Size((2, 3)), torch.bfloat16, pinned=True).dtype == torch.bfloat16
 
 
-def test_bytes_to_come_are_known_from_the_first_features():
-    """Features of 120 bytes and samples of 24; the second block's sample is the history's newest."""
-    stream = Stream("cond", FeatureHistory(2))
-    assert (stream.nbytes, stream.expected_bytes) == (0, 0)
-    for i in range(4):
-        sample = noise(i)[:, :1]
-        stream.history.store(float(i), noise(i), sample)
-        stream.samples = {0: BlockSample(i, noise(9)[:, :1].clone()), 1: BlockSample(i, sample)}
-        assert stream.nbytes == min(i + 1, 3) * (120 + 24) + 24
-        assert stream.expected_bytes == 3 * (120 + 24) + 24
+@pytest.mark.parametrize(("asked", "taken"), [(0, 0), (1, 1), (3, 4), (4096, 4096), (4097, 8192), (335_462_400, 2**29)])
+def test_pinned_memory_comes_in_powers_of_two(asked, taken):
+    assert pinned_bytes(asked) == taken
+
+
+@pytest.mark.parametrize(("pinned", "taken"), [(True, 128), (False, 120)])
+def test_a_place_tells_what_it_takes(monkeypatch, pinned, taken):
+    monkeypatch.setattr(storage, "host_memory", lambda *args, **kwargs: HostMemory(pinned))
+    assert Buffer(Accelerator(), on_host=True).nbytes == taken
+
+
+def test_a_condition_holds_features_residuals_and_samples():
+    """Features and residuals of 120 bytes, samples of 24."""
+    stream = Stream("cond")
+    assert stream.nbytes == 0
+    for i in range(3):
+        stream.keep_features(noise(i))
+        stream.keep_residual(0, "img", noise(i), noise(i + 1))
+        stream.samples = {block: BlockSample(i, noise(block)[:, :1].clone()) for block in (0, 1)}
+        assert stream.nbytes == 2 * 120 + 2 * 24
+    assert torch.equal(stream.features.get(), noise(2))
+    stream.forget()
+    assert stream.nbytes == 0

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from bwcache_pack.devtools.pack import ROOT
-from bwcache_pack.tests.core.ranks import MODES, STACK, STEPS, Share, scenarios
-from bwcache_pack.tests.core.toys import COND, UNCOND, Run, ToyModel, condition, falling
+from bwcache_pack.tests.paper.ranks import MODES, STACK, STEPS, Share, scenarios
+from bwcache_pack.tests.paper.toys import COND, UNCOND, Run, ToyModel, condition, falling
 
 TOKENS = 11
 SPLITS = {"2 processes": [7, 4], "4 processes": [5, 3, 3, 0]}  # the last one of four holds no token at all
-PLAYED = ["paper", "per block", "features", "broken", "shorter"]
+PLAYED = ["paper", "per block", "broken", "shorter"]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def whole() -> dict:
 def ranks(request, tmp_path_factory) -> list[dict]:
     """What each process of a group saw."""
     folder, sizes = tmp_path_factory.mktemp("group"), request.param
-    program = [sys.executable, ROOT / "devtools" / "pack.py", "tests.core.ranks"]
+    program = [sys.executable, ROOT / "devtools" / "pack.py", "tests.paper.ranks"]
     subprocess.run([*program, folder, ",".join(map(str, sizes))], cwd=ROOT, check=True, timeout=120)
     return [json.loads((folder / f"{rank}.json").read_text(encoding="utf-8")) for rank in range(len(sizes))]
 
@@ -45,14 +45,14 @@ def test_all_decide_as_one_process_does(ranks, whole, scenario):
 @pytest.mark.parametrize("scenario", PLAYED)
 def test_all_report_the_same_numbers(ranks, whole, scenario):
     """Bit for bit among the processes; sums added up in another order differ in the last digits from one process's."""
-    for name in ("reasons", "changes", "forecast_errors", "errors"):
+    for name in ("reasons", "changes", "faults"):
         assert all(rank[scenario][name] == ranks[0][scenario][name] for rank in ranks)
     for here, there in zip(ranks[0][scenario]["changes"], whole[scenario]["changes"], strict=True):
         assert here == there is None or here == pytest.approx(there, rel=1e-5)
-    assert ranks[0][scenario]["errors"] == whole[scenario]["errors"]
+    assert ranks[0][scenario]["faults"] == whole[scenario]["faults"]
 
 
-@pytest.mark.parametrize("scenario", ["paper", "per block", "features", "shorter"])
+@pytest.mark.parametrize("scenario", ["paper", "per block", "shorter"])
 def test_shares_put_together_are_the_output_of_one_process(ranks, whole, scenario):
     for i in range(STEPS):
         for c in (0, 1):
@@ -61,7 +61,7 @@ def test_shares_put_together_are_the_output_of_one_process(ranks, whole, scenari
             torch.testing.assert_close(torch.cat(shares, dim=1), expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("mode", ["paper", "features"])
+@pytest.mark.parametrize("mode", MODES)
 def test_without_the_group_they_go_apart(ranks, whole, mode):
     """The mutant: each reads its own sums. One computes where another reuses, and attention over both would hang."""
     apart = [rank["apart"][mode]["actions"] for rank in ranks]
@@ -72,8 +72,8 @@ def test_without_the_group_they_go_apart(ranks, whole, mode):
 def test_broken_features_of_one_are_an_error_of_all(ranks):
     """The token that is not a number lies in one share only."""
     for rank in ranks:
-        [error] = rank["broken"]["errors"]
-        assert error.startswith("step 5: ") and "NaN" in error
+        [fault] = rank["broken"]["faults"]
+        assert fault.startswith("step 5: ") and "NaN" in fault
         assert rank["broken"]["actions"][6] == "C"
 
 
@@ -93,11 +93,11 @@ def test_a_group_costs_one_reduction_and_no_transfer_more(monkeypatch):
         original = getattr(torch.Tensor, name)
         monkeypatch.setattr(torch.Tensor, name, lambda t, *a, o=original, n=name: (calls.append(n), o(t, *a))[1])
     run, seen = Run(ToyModel(STACK), falling(STEPS), group="a group", **MODES["paper"]), []
-    for i, sigma in enumerate(run.session.sigmas[:-1]):
+    for i, sigma in enumerate(run.block_run.schedule.sigmas[:-1]):
         run.evaluate(sigma, [condition(COND, 1.0 + i / 64)], [condition(UNCOND, 2.0 + i / 64)])
         seen.append(calls.copy())
         calls.clear()
-    run.session.close(True)
+    run.block_run.close(True)
     assert run.actions == "CCRRCRRCRRCR"
     after_a_computed_one = ["all_reduce", "tolist"]
     expected = [after_a_computed_one if i and run.actions[i - 1] == "C" else ["tolist"] for i in range(STEPS)]
@@ -114,5 +114,5 @@ def test_a_group_that_broke_at_the_end_leaves_nothing(monkeypatch):
 
     monkeypatch.setattr(torch.distributed, "all_reduce", gone)
     with pytest.raises(RuntimeError, match="closed by peer"):
-        run.session.close(True)
-    assert not run.session.streams
+        run.block_run.close(True)
+    assert not run.block_run.streams
