@@ -27,7 +27,7 @@ from .checkpoints import load_checkpoint
 from .sampling import TIMESTEPS, schedule
 
 ROOM = Path(__file__).parent
-COMMITTED = ("tinywan",)
+COMMITTED = ("tinywan", "postcards", "market")
 CFG, EMBEDDED = "cfg", "embedded"
 
 

@@ -62,10 +62,10 @@ def sinusoidal_embedding(timestep: torch.Tensor, dim: int) -> torch.Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
-def rope_rotations(positions: torch.Tensor, dim: int) -> torch.Tensor:
+def rope_rotations(positions: torch.Tensor, dim: int, theta: float = ROPE_THETA) -> torch.Tensor:
     """2x2 rotation of every channel pair for every position: (L,) -> (L, dim / 2, 2, 2), float32, angles in float64."""
     exponents = torch.arange(0, dim, 2, device=positions.device, dtype=torch.float64) / dim
-    angles = positions.double()[:, None] / ROPE_THETA**exponents
+    angles = positions.double()[:, None] / theta**exponents
     cos, sin = angles.cos(), angles.sin()
     return torch.stack([cos, -sin, sin, cos], dim=-1).unflatten(-1, (2, 2)).float()
 
