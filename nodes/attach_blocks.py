@@ -15,6 +15,7 @@ from functools import partial
 import torch
 import torch.distributed
 
+from ..bwcache_core.advice import log_lines
 from ..bwcache_core.config import BlockConfig
 from ..bwcache_core.paper.model_pass import ModelPass
 from ..bwcache_core.paper.run import BlockRun, described
@@ -185,8 +186,9 @@ def open_run(
     /, noise, latent_image, sampler, sigmas, *rest, **more,
 ) -> BlockRun:
     """The state of a run, from the arguments of OUTER_SAMPLE. Raises ValueError for a schedule that is none."""
+    schedule = sigmas.tolist()
     placement = placement_of(config, layout, guider, noise, alone=group is None)
-    run = BlockRun(placement.put_into(config), layout.block_count, sigmas.tolist(), layout.model, group=group)
+    run = BlockRun(placement.put_into(config), layout.block_count, schedule, layout.model, group=group)
     run.place(placement)
     run.report.rivals = rival_caches(guider.model_options, getattr(sampler, "sampler_function", None))
     return run
@@ -268,10 +270,7 @@ def ignore(done: bool) -> None:
 
 
 def log_report(report: RunReport) -> None:
-    """One line, and a warning for everything that went wrong."""
-    logger.info(
-        "BWCache %s: %d of %d evaluations reused, %.2fx fewer block executions%s", report.mode, report.evaluations_reused,
-        report.evaluations, report.work_ratio, "" if report.finished else " (run did not finish)",
-    )
+    """One line for the run, then a warning for everything that went wrong."""
+    logger.info(log_lines(report)[0])
     for text in report.warnings + report.faults:
         logger.warning("BWCache: %s", text)

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import ray
 
-from ..bwcache_core.config import BWCacheConfig
+from ..bwcache_core.config import BlockConfig, ForecastConfig
 from ..bwcache_core.report import KEPT_RUNS, RunReport, RunStats, StepReport
 
 logger = logging.getLogger(__name__)
 PACK = Path(__file__).resolve().parent.parent
 
 
-def attach_everywhere(ray_actors: dict, config: BWCacheConfig) -> RunStats:
+def attach_everywhere(ray_actors: dict, config: ForecastConfig | BlockConfig) -> RunStats:
     """Attach on every worker's model, and wait until it is done. Returns the stats that their runs fill.
 
     Each worker keeps the cache until its model is loaded anew; attaching again replaces it. Raises ValueError with the
@@ -33,7 +33,7 @@ def attach_everywhere(ray_actors: dict, config: BWCacheConfig) -> RunStats:
             "BWCache does not support PipeFusion: its workers run different blocks. Remove one of the two."
         )
     collector = new_collector()
-    arguments = (str(PACK), asdict(config), parallel)
+    arguments = (str(PACK), {"mode": config.mode, **asdict(config)}, parallel)
     function = worker_function()
     futures = [
         worker.model_function_runner.remote(function, *arguments, collector, rank)

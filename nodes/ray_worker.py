@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import torch.distributed
 
-from ..bwcache_core.config import ADAPTIVE, CUSTOM, OUTPUT, BWCacheConfig
+from ..bwcache_core.config import FORECAST, BlockConfig, ForecastConfig
 from ..bwcache_core.report import RunReport, RunStats
-from .attach import DIFFUSION_MODEL, KEY, Listener, Watch, attach
-from .families import BlockLayout, block_layout
+from .attach import KEY, Listener, Watch, attach
+from .attach_blocks import DIFFUSION_MODEL
+from .families import BlockLayout, UnsupportedModelError, block_layout
 
 # Classes whose sequence-parallel forward calls block hooks as ComfyUI's does, read from Raylight 1.5.1 (c0495710).
 # HunyuanVideo's calls them and raises KeyError where they call the block; those of the others ask for none.
@@ -31,42 +32,43 @@ Push = Callable[[dict], None]  # takes a RunReport as a plain dict when a run ha
 
 
 def attach_here(model, settings: dict, parallel: dict, push: Push):
-    """Clone of `model` that caches with BWCacheConfig(**settings), for the worker to keep in the place of `model`.
+    """Clone of `model` that caches with these settings, for the worker to keep in the place of `model`.
 
-    push gets the report of each run. Raises UnsupportedModelError, ConfigError.
+    settings: a mode and the fields of its config. push gets the report of each run. Raises UnsupportedModelError,
+    ConfigError.
     """
-    config = BWCacheConfig(**settings)
-    layout = block_layout(model.get_model_object("diffusion_model"))
-    warnings = []
-    why = why_no_hooks(layout, parallel)
-    if why and not config.caches_output:
-        config = of_the_output(config)
-        warnings.append(f"{why}, so the model's output is cached instead of block features, in mode {ADAPTIVE}.")
-    clone = attach(model, config, RunStats(), reporting(push, warnings), decision_group(parallel))
+    config = config_of(settings)
+    if isinstance(config, BlockConfig):
+        require_hooks(block_layout(model.get_model_object("diffusion_model")), parallel)
+    clone = attach(model, config, RunStats(), reporting(push), decision_group(parallel))
     put_first(clone)
     return clone
 
 
+def config_of(settings: dict) -> ForecastConfig | BlockConfig:
+    """Undo {"mode": config.mode, **dataclasses.asdict(config)}."""
+    if settings["mode"] != FORECAST:
+        return BlockConfig(**settings)
+    return ForecastConfig(**{name: value for name, value in settings.items() if name != "mode"})
+
+
+def require_hooks(layout: BlockLayout, parallel: dict) -> None:
+    """Raises UnsupportedModelError where the blocks of this worker's model cannot be cached."""
+    why = why_no_hooks(layout, parallel)
+    if why:
+        raise UnsupportedModelError(f"{why}, so its blocks cannot be cached there. Choose mode forecast.")
+
+
 def why_no_hooks(layout: BlockLayout, parallel: dict) -> str:
-    """Why block features cannot be cached in this worker. Empty where they can."""
+    """Why blocks cannot be cached in this worker. Empty where they can."""
     if not parallel.get("is_xdit"):
-        return "" if layout.family.hooked else f"{layout.model} has no block hooks that work"
+        return ""
     if parallel.get("cfg_degree", 1) > 1:
         return "With a cfg_degree over 1 a worker sees the blocks of one condition only"
     shares = parallel.get("ulysses_degree", 1) * parallel.get("ring_degree", 1)
     if shares > 1 and layout.model not in SHARED_WITH_HOOKS:
         return f"Raylight's forward of {layout.model} has no block hooks that work"
     return ""
-
-
-def of_the_output(config: BWCacheConfig) -> BWCacheConfig:
-    """The same wish with the model's output cached. What was off stays off."""
-    config = replace(config, cache_point=OUTPUT)
-    if config.mode == ADAPTIVE:
-        return config
-    if config.threshold == 0.0:
-        config = replace(config, preset=CUSTOM, tolerance=0.0)
-    return replace(config, mode=ADAPTIVE)
 
 
 def decision_group(parallel: dict) -> torch.distributed.ProcessGroup | None:
@@ -91,12 +93,10 @@ def put_first(model) -> None:
         model.wrappers[DIFFUSION_MODEL] = {KEY: by_key.pop(KEY), **by_key}
 
 
-def reporting(push: Push, warnings: list[str]) -> Watch:
-    """Adds `warnings` to each run's report, and pushes it when the run has ended."""
+def reporting(push: Push) -> Watch:
+    """Pushes each run's report when the run has ended."""
 
     def watch(report: RunReport) -> Listener:
-        report.warnings += warnings
-
         def listener(done: bool) -> None:
             if not done:
                 return

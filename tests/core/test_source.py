@@ -49,7 +49,7 @@ def test_no_module_keeps_state(source):
     constants = set()
     for node in source.body:
         if isinstance(node, ast.Assign):
-            constants |= {target.id for target in node.targets}
+            constants |= {part.id for target in node.targets for part in ast.walk(target) if isinstance(part, ast.Name)}
     assert all(name.isupper() or name[0].isupper() for name in constants)
     for node in ast.walk(source):
         assert not isinstance(node, ast.Global)

@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import torch
 
-from bwcache_pack.bwcache_core.config import BWCacheConfig
+from bwcache_pack.bwcache_core.config import FORECAST, BlockConfig, ForecastConfig
 from bwcache_pack.bwcache_core.report import RunReport, RunStats
 from bwcache_pack.nodes.attach import attach
+from bwcache_pack.nodes.attach_blocks import attach_blocks
 from bwcache_pack.nodes.families import block_layout
 
 from . import recipes
@@ -55,9 +56,12 @@ class Lab:
     def plain(self):
         return self.host.model(self.family)
 
-    def cached(self, model=None, **settings) -> Cached:
-        stats = RunStats()
-        return Cached(attach(model or self.plain, BWCacheConfig(**settings), stats), stats)
+    def cached(self, model=None, mode: str = FORECAST, **settings) -> Cached:
+        """The model, plain if none is given, with a cache of that mode and the settings of its config."""
+        model, stats = model or self.plain, RunStats()
+        if mode == FORECAST:
+            return Cached(attach(model, ForecastConfig(**settings), stats), stats)
+        return Cached(attach_blocks(model, BlockConfig(mode=mode, **settings), stats), stats)
 
     def module(self, model=None) -> torch.nn.Module:
         return (model or self.plain).get_model_object("diffusion_model")

@@ -87,7 +87,7 @@ class Spy:
         self.blocks = blocks
         self.head = head
         self.evaluations: list[Evaluation] = []
-        self.session = lambda: None  # a weak reference, once there is one
+        self.run = lambda: None  # a weak reference, once there is one
         self.model.add_wrapper_with_key("predict_noise", KEY, self._predict_noise)
         self.model.add_wrapper_with_key(point, KEY, self._diffusion_model)
 
@@ -131,7 +131,7 @@ class Spy:
         call = Call(options["cond_or_uncond"], options["uuids"], frames, id(executor.class_obj))
         self.evaluations[-1].calls.append(call)
         if "bwcache" in options:
-            self.session = weakref.ref(options["bwcache"])
+            self.run = weakref.ref(options["bwcache"])
         hooks = options.get("patches_replace", {}).get("dit", {})
         for key, hook in hooks.items():
             hooks[key] = self._recorded(key, hook)
@@ -180,9 +180,9 @@ class Witness:
 CORE = "bwcache_pack.bwcache_core"
 
 
-def held_tensors(session) -> list[weakref.ref]:
-    """Weak references to every tensor that the cache's own objects lead to, from a session on."""
-    queue, seen, tensors = [session], set(), []
+def held_tensors(run) -> list[weakref.ref]:
+    """Weak references to every tensor that the cache's own objects lead to, from the state of a run on."""
+    queue, seen, tensors = [run], set(), []
     while queue:
         thing = queue.pop()
         if id(thing) in seen:

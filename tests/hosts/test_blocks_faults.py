@@ -9,39 +9,35 @@ import logging
 import pytest
 import torch
 
-from bwcache_pack.bwcache_core import model_pass, session
-from bwcache_pack.bwcache_core.forecast import FeatureHistory
+from bwcache_pack.bwcache_core.paper import model_pass
+from bwcache_pack.bwcache_core.paper import run as block_run
+from bwcache_pack.bwcache_core.paper.per_block import PerBlock
+from bwcache_pack.bwcache_core.paper.stream import Stream
+from bwcache_pack.bwcache_core.paper.whole_stack import WholeStack
 from bwcache_pack.tests.hosts.lab import FORCED, STEPS, difference
 from bwcache_pack.tests.hosts.spy import held_tensors, options_of
 
 pytestmark = pytest.mark.family("wan21_t2v", "hunyuan")
-GREEDY = {"mode": "adaptive", "preset": "custom", "tolerance": 1.0, "max_reuse": 2}
-SETTINGS = {
-    "paper": FORCED,
-    "per block": {**FORCED, "mode": "per block"},
-    "output": {**GREEDY, "cache_point": "output"},
-    "features": {**GREEDY, "cache_point": "features"},
-}
+SETTINGS = {"paper": FORCED, "per block": {**FORCED, "mode": "per block"}}
 PLACES = {  # code of the cache that moves tensors, so that allocators may fail in it
-    "store": (FeatureHistory, "store"),
-    "forecast": (FeatureHistory, "forecast"),
-    "judge": (FeatureHistory, "judge"),
+    "store": (Stream, "keep_features"),
+    "replay": (WholeStack, "replay"),
     "sample": (model_pass, "sample_tokens"),
-    "sample of the output": (model_pass, "sample_output"),
-    "correction": (model_pass, "correction"),
-    "sums of features": (model_pass, "cached_sums"),
+    "sums of features": (model_pass, "kept_sums"),
     "sums of blocks": (model_pass, "device_sums"),
-    "residual": (model_pass.ModelPass, "_keep_residuals"),
-    "sum of residuals": (model_pass.ModelPass, "_add_residual"),
-    "reading": (session, "read_sums"),
-    "identities": (session.Session, "_stream"),
+    "copies of inputs": (PerBlock, "before"),
+    "residual": (Stream, "keep_residual"),
+    "sum of residuals": (PerBlock, "replay"),
+    "reading": (block_run, "read_sums"),
+    "identities": (block_run.BlockRun, "_stream"),
 }
 REACHED = {
-    "paper": ["store", "forecast", "judge", "sample", "sums of features", "sums of blocks", "reading", "identities"],
-    "per block": ["judge", "sample", "sums of features", "sums of blocks", "residual", "sum of residuals", "reading"],
-    "output": ["store", "forecast", "judge", "sample of the output", "correction", "sums of features", "reading"],
-    "features": ["store", "forecast", "judge", "sample", "sums of features", "reading"],
+    "paper": ["store", "replay", "sample", "sums of features", "sums of blocks", "reading", "identities"],
+    "per block": [
+        "copies of inputs", "sample", "sums of features", "sums of blocks", "residual", "sum of residuals", "reading",
+    ],
 }
+REUSES = {"paper": "replay", "per block": "sum of residuals"}
 CASES = [(mode, place) for mode, places in REACHED.items() for place in places]
 
 
@@ -107,9 +103,7 @@ def first_reuse(lab, settings: dict) -> int:
 @pytest.mark.parametrize(("mode", "place"), CASES)
 def test_an_error_of_the_cache_costs_the_run_its_cache_and_nothing_else(lab, monkeypatch, caplog, mode, place, first):
     """What was reused before it stays; from there on the run is the plain one."""
-    settings = {**SETTINGS[mode], "corrector": place == "correction"}
-    if place == "correction":
-        first = 0  # the run that it is held against has no earlier one
+    settings = SETTINGS[mode]
     fault = Fault(monkeypatch, place, torch.OutOfMemoryError, first)
     cached = lab.cached(fault.counting(lab.plain), **settings)
     out = lab.sample(cached.model)
@@ -129,7 +123,7 @@ def test_an_error_of_the_cache_costs_the_run_its_cache_and_nothing_else(lab, mon
     if at <= first_reuse(lab, settings):
         assert difference(out, lab.uncached()) == 0.0
     else:
-        same_until_then = lab.cached(**{**settings, "corrector": False, "end_step": at - 1})
+        same_until_then = lab.cached(**{**settings, "end_step": at - 1})
         assert difference(out, lab.sample(same_until_then.model)) == 0.0
         assert same_until_then.actions == cached.actions
     assert difference(lab.sample(cached.model), fresh(lab, settings)) == 0.0
@@ -138,14 +132,14 @@ def test_an_error_of_the_cache_costs_the_run_its_cache_and_nothing_else(lab, mon
 @pytest.mark.parametrize("mode", SETTINGS)
 def test_after_an_error_of_the_cache_nothing_is_held_while_the_run_goes_on(lab, monkeypatch, mode):
     """The model is called again without the memory that was missing."""
-    fault = Fault(monkeypatch, "sum of residuals" if mode == "per block" else "forecast", torch.OutOfMemoryError)
+    fault = Fault(monkeypatch, REUSES[mode], torch.OutOfMemoryError)
     cached = lab.cached(fault.counting(lab.plain), **SETTINGS[mode])
     spy = lab.spy(cached.model)
     held, left = [], []
 
     def look(*_) -> None:
         if fault.raised_at is None:
-            held.extend(held_tensors(spy.session()))
+            held.extend(held_tensors(spy.run()))
         elif not left:
             left.append([tensor() for tensor in held if tensor() is not None])
 
@@ -161,9 +155,9 @@ def test_after_an_error_of_the_cache_nothing_is_held_while_the_run_goes_on(lab, 
 @pytest.mark.parametrize("mode", SETTINGS)
 def test_an_error_in_the_second_call_of_an_evaluation_computes_that_call(lab, monkeypatch, mode):
     calls = itertools.count()
-    owner, name = PLACES["sum of residuals" if mode == "per block" else "forecast"]
+    owner, name = PLACES[REUSES[mode]]
     original = getattr(owner, name)
-    reached = 1 if mode != "per block" else 4  # blocks of the first call
+    reached = 4  # blocks of the first call
 
     def failing(*args, **kwargs):
         if next(calls) == reached:
@@ -181,17 +175,25 @@ def test_an_error_in_the_second_call_of_an_evaluation_computes_that_call(lab, mo
     assert 0.0 in (difference(last.head, made[:, -tokens:]), difference(last.head, made[:, :tokens]))
 
 
+def closing_badly(close):
+    def closing(run, finished):
+        close(run, finished)
+        raise ZeroDivisionError
+
+    return closing
+
+
 def test_a_fault_at_the_end_of_a_run_keeps_its_result(lab, monkeypatch, caplog):
-    monkeypatch.setattr(session, "target_warnings", lambda *args: 1 / 0)
+    monkeypatch.setattr(block_run.BlockRun, "close", closing_badly(block_run.BlockRun.close))
     cached = lab.cached(**FORCED)
     spy = lab.spy(cached.model)
     held = []
     with spy.watching():
         out = lab.host.run(lab.guider(spy.model), lab.noise(), lab.sigmas(), "euler",
-                           lambda *_: held.extend(held_tensors(spy.session())))
+                           lambda *_: held.extend(held_tensors(spy.run())))
     monkeypatch.undo()
     assert difference(out, fresh(lab, FORCED)) == 0.0
-    assert "ZeroDivisionError" in cached.report.summary()
+    assert "ZeroDivisionError" in cached.report.warnings[-1]
     gc.collect()
     assert held and [tensor() for tensor in held if tensor() is not None] == []
 
@@ -201,11 +203,11 @@ def test_a_fault_at_the_end_of_a_run_keeps_its_result(lab, monkeypatch, caplog):
 
 @pytest.mark.parametrize("mode", SETTINGS)
 def test_a_cancel_anywhere_passes_and_leaves_nothing(lab, monkeypatch, mode):
-    """At every step: between steps, in a block, and in our own store and forecast. Then the same model starts anew."""
+    """At every step: between steps, in a block, and in our own store and replay. Then the same model starts anew."""
     settings = SETTINGS[mode]
     expected = fresh(lab, settings)
     cached = lab.cached(**settings)
-    places = ["store", "forecast"] if mode != "per block" else ["judge", "sum of residuals"]
+    places = ["store" if mode == "paper" else "residual", REUSES[mode]]
     for evaluation in range(STEPS):
         for cancelled in (cancelled_between, cancelled_in_a_block):
             with pytest.raises(lab.host.Interrupt):
@@ -220,7 +222,7 @@ def test_a_cancel_anywhere_passes_and_leaves_nothing(lab, monkeypatch, mode):
                 except lab.host.Interrupt:
                     assert_stopped(counted)
                 else:
-                    assert fault.raised_at is None and place in ("forecast", "sum of residuals")
+                    assert fault.raised_at is None and place == REUSES[mode]
         assert difference(lab.sample(cached.model), expected) == 0.0
 
 
@@ -384,7 +386,7 @@ CALLS = {  # how a host calls its wrappers, and whether we still cache then
     "model input by another name": ("diffusion_model", renamed(0, "latent"), named_again(0, "latent"), False),
     "no uuids": ("diffusion_model", *without_option("uuids"), False),
     "no cond_or_uncond": ("diffusion_model", *without_option("cond_or_uncond"), False),
-    "no session": ("diffusion_model", *without_option("bwcache"), False),
+    "no state of the run": ("diffusion_model", *without_option("bwcache"), False),
     "one more argument after the known ones": (
         "predict_noise", lambda args, kwargs: ([*args, "new"], kwargs), lambda args, kwargs: (args[:-1], kwargs), True,
     ),
@@ -411,7 +413,7 @@ def test_a_host_that_calls_otherwise_is_not_cached_and_says_so_once(
         return
     assert difference(out, lab.uncached()) == 0.0
     [warning] = warnings_of(caplog)
-    assert "cache" in warning and warning.removeprefix("BWCache: ") in cached.report.summary()
+    assert "cache" in warning and warning.removeprefix("BWCache: ") in cached.report.warnings
     assert cached.report.evaluations_reused == 0
 
 
@@ -460,7 +462,7 @@ BLOCK_CALLS = {
 
 
 @pytest.mark.family("wan21_t2v")
-@pytest.mark.parametrize("mode", ["paper", "per block", "features"])
+@pytest.mark.parametrize("mode", SETTINGS)
 @pytest.mark.parametrize("call", BLOCK_CALLS.values(), ids=BLOCK_CALLS)
 def test_a_host_that_calls_block_hooks_otherwise_is_not_cached_and_says_so_once(lab, caplog, mode, call):
     def wrapper(executor, *args, **kwargs):
@@ -479,6 +481,40 @@ def test_a_host_that_calls_block_hooks_otherwise_is_not_cached_and_says_so_once(
     [warning] = warnings_of(caplog)
     assert "cache" in warning and cached.report.finished
     assert cached.report.evaluations_reused == 0
+
+
+@pytest.mark.family("wan21_t2v")
+@pytest.mark.parametrize("mode", SETTINGS)
+@pytest.mark.parametrize("first", [float("nan"), float("inf")])
+def test_a_first_sigma_that_is_no_number_leaves_a_plain_run_and_a_reason(lab, caplog, mode, first):
+    cached = lab.cached(**SETTINGS[mode])
+    sigmas = lab.sigmas()
+    sigmas[0] = first
+    lab.host.run(lab.guider(cached.model), lab.noise(), sigmas, "euler")
+    [warning] = warnings_of(caplog)
+    assert "no finite number" in warning and "not cached" in warning
+    assert cached.report.finished and cached.report.stopped and not cached.report.steps
+
+
+@pytest.mark.family("wan21_t2v")
+@pytest.mark.parametrize("mode", SETTINGS)
+@pytest.mark.parametrize("at", [0, 3])
+def test_a_sampler_that_comes_to_a_sigma_that_is_no_number_is_not_cached_from_there_on(lab, caplog, mode, at):
+    """The schedule is sound, and one evaluation is not: it and what follows are the plain model's."""
+    evaluations = itertools.count()
+
+    def spoil(executor, x, timestep, *args, **kwargs):
+        broken = torch.full_like(timestep, float("nan")) if next(evaluations) == at else timestep
+        return executor(x, broken, *args, **kwargs)
+
+    model = lab.plain
+    model.add_wrapper_with_key("predict_noise", "spoil", spoil)
+    cached = lab.cached(model, **SETTINGS[mode])
+    lab.sample(cached.model)
+    [warning] = warnings_of(caplog)
+    assert f"gave up in evaluation {at + 1}" in warning and "sigma is nan" in warning
+    assert cached.report.finished and cached.report.evaluations == STEPS - 1
+    assert cached.actions[at:] == ["compute"] * (STEPS - 1 - at)
 
 
 # ComfyUI moves models

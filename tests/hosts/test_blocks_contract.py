@@ -1,4 +1,4 @@
-"""What the cache promises on every host and model family: the same tests over the embedded host and over ComfyUI."""
+"""What the block modes promise on every host and model family: the same tests over the embedded host and ComfyUI."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ import statistics
 import pytest
 import torch
 
-from bwcache_pack.bwcache_core.similarity import token_sample
+from bwcache_pack.bwcache_core.paper import model_pass
+from bwcache_pack.bwcache_core.paper.similarity import token_sample
 from bwcache_pack.tests.hosts.lab import FORCED, STEPS, difference
-from bwcache_pack.tests.hosts.spy import Witness, options_of
+from bwcache_pack.tests.hosts.spy import options_of
 
 COND, UNCOND = 0, 1
-OFF = {
-    "paper": {"mode": "paper", "threshold": 0.0},
-    "per block": {"mode": "per block", "threshold": 0.0},
-    "output": {"mode": "adaptive", "preset": "custom", "tolerance": 0.0, "cache_point": "output"},
-    "features": {"mode": "adaptive", "preset": "custom", "tolerance": 0.0, "cache_point": "features"},
-}
-# Reuses all from step 3 on but the tail: by then a line was measured.
-GREEDY = {"mode": "adaptive", "preset": "custom", "tolerance": 1.0, "start_step": 3, "corrector": False}
-GREEDY_FEATURES = {**GREEDY, "cache_point": "features"}
+BLOCK_MODES = ["paper", "per block"]
+
+
+def off(mode: str) -> dict:
+    """Settings under which nothing is reused."""
+    return {"mode": mode, "threshold": 0.0}
 
 
 def half_similar(lab, mode: str) -> dict:
@@ -36,9 +34,9 @@ def measured_changes(lab, mode: str) -> list[float]:
     return list(steps[1].block_changes.values()) if mode == "per block" else [step.change for step in steps[1:]]
 
 
-@pytest.mark.parametrize("off", OFF.values(), ids=OFF)
-def test_output_is_bit_identical_while_nothing_may_be_reused(lab, off):
-    cached = lab.cached(**off)
+@pytest.mark.parametrize("mode", BLOCK_MODES)
+def test_output_is_bit_identical_while_nothing_may_be_reused(lab, mode):
+    cached = lab.cached(**off(mode))
     assert difference(lab.sample(cached.model), lab.uncached()) == 0.0
     assert cached.actions == ["compute"] * STEPS
     assert cached.report.finished
@@ -59,68 +57,6 @@ def test_reused_steps_hand_the_last_computed_features_to_the_head(lab):
         assert difference(evaluation.head(UNCOND), kept.head(UNCOND)) == 0.0
     assert difference(spy.evaluations[5].head(COND), kept.head(COND)) > 0.0
     assert not any(evaluation.input_written for evaluation in spy.evaluations)
-
-
-@pytest.mark.parametrize("cache_point", ["output", "features"])
-def test_adaptive_reuse_forecasts_each_condition_from_its_own_past(lab, cache_point):
-    """Order 0 repeats; order 1 goes `damping` of the way along the line through the last two computed evaluations."""
-    if (cache_point, lab.family) == ("features", "wan21_vace_last"):
-        pytest.skip("VACE adds to what reaches the head: see test_comfyui.py")
-    damping = 0.75
-    for order in (0, 1) if lab.family in ("wan21_t2v", "hunyuan") else (1,):
-        witness = Witness(lab.plain)
-        settings = {**GREEDY, "order": order, "damping": damping, "cache_point": cache_point, "max_reuse": 2}
-        cached = lab.cached(witness.model, **settings)
-        spy, _ = lab.watch(cached.model, one_by_one=lambda evaluation: evaluation == 2)
-        assert cached.actions == ["compute"] * 3 + ["reuse"] * 2 + ["compute"] * 3
-        seen = witness.evaluations if cache_point == "output" else [features_at_head(e) for e in spy.evaluations]
-        assert [e.blocks_run for e in spy.evaluations[3:5]] == [0, 0]
-        for ahead in (1, 2):
-            for condition in (COND, UNCOND):
-                newest, older = seen[2][condition], seen[1][condition]
-                expected = newest + damping * order * ahead * (newest - older)
-                torch.testing.assert_close(seen[2 + ahead][condition], expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.family("wan21_t2v", "wan22_5b", "hunyuan")
-def test_the_corrector_makes_up_for_what_the_reused_steps_missed(lab):
-    """What a line to the new output says the reused ones should have been, less what they were, in widths of the step.
-
-    Of that the share that is left in the next latent, and STRENGTH of it. For each condition by itself. What is kept for the next forecast is the output as the model made it.
-    """
-    outside = Witness(lab.plain)
-    cached = lab.cached(outside.model, **{**GREEDY, "corrector": True, "order": 0, "max_reuse": 2})
-    inside = Witness(cached.model, key="inside")
-    lab.sample(inside.model, steps=10, one_by_one=lambda evaluation: evaluation == 2)
-    assert cached.actions[:8] == ["compute"] * 3 + ["reuse"] * 2 + ["compute"] + ["reuse"] * 2
-    sigmas = lab.sigmas(steps=10)
-    widths = (-sigmas.diff()).tolist()
-    for condition in (COND, UNCOND):
-        served, old, new = (outside.evaluations, inside.evaluations[2][condition], inside.evaluations[5][condition])
-        missed = [old + (new - old) * (step - 2) / 3 - served[step][condition] for step in (3, 4)]
-        lag = sum(widths[step] / widths[5] * gap for step, gap in zip((3, 4), missed, strict=True))
-        expected = new + 0.7 * sigmas[6] / sigmas[5] * lag
-        torch.testing.assert_close(served[5][condition], expected, rtol=1e-4, atol=1e-4)
-        assert difference(served[5][condition], new) > 0.01
-        assert difference(served[2][condition], inside.evaluations[2][condition]) == 0.0
-        assert difference(served[6][condition], new) == 0.0
-
-
-@pytest.mark.family("wan21_t2v")
-@pytest.mark.parametrize(("sampler", "settings"), [("heun", {"corrector": True}), ("euler", {"corrector": False})])
-def test_nothing_is_corrected_where_the_sampler_is_not_known_or_it_is_off(lab, sampler, settings):
-    outside = Witness(lab.plain)
-    cached = lab.cached(outside.model, **{**GREEDY, "max_reuse": 1, **settings})
-    inside = Witness(cached.model, key="inside")
-    lab.sample(inside.model, sampler=sampler)
-    computed = [e for e, action in enumerate(cached.actions) if action == "compute"]
-    assert len(computed) < len(cached.actions)
-    for e in computed:
-        assert difference(outside.evaluations[e][COND], inside.evaluations[e][COND]) == 0.0
-
-
-def features_at_head(evaluation) -> dict[int, torch.Tensor]:
-    return {condition: evaluation.head(condition) for condition in (COND, UNCOND)}
 
 
 def test_per_block_reuse_adds_each_blocks_last_residual(lab):
@@ -152,9 +88,9 @@ def test_per_block_runs_exactly_the_blocks_it_does_not_report_as_reused(lab):
 
 
 @pytest.mark.family("wan21_t2v", "wan22_5b", "wan21_vace", "hunyuan")
-@pytest.mark.parametrize("mode", ["paper", "per block", "adaptive"])
+@pytest.mark.parametrize("mode", BLOCK_MODES)
 def test_batching_of_conditions_changes_no_decision(lab, mode):
-    settings = {**GREEDY, "tolerance": 0.03, "corrector": True} if mode == "adaptive" else half_similar(lab, mode)
+    settings = half_similar(lab, mode)
     reports, outputs = [], []
     for one_by_one in (None, lambda evaluation: True, lambda evaluation: evaluation % 2 == 0):
         cached = lab.cached(**settings)
@@ -168,10 +104,10 @@ def test_batching_of_conditions_changes_no_decision(lab, mode):
 
 
 @pytest.mark.family("wan21_t2v", "hunyuan")
-@pytest.mark.parametrize("mode", ["paper", "per block", "adaptive"])
+@pytest.mark.parametrize("mode", BLOCK_MODES)
 def test_runs_know_nothing_of_each_other(lab, mode):
     """The same run gives the same latents before and after another seed and another size, as in a second pass."""
-    settings = GREEDY if mode == "adaptive" else half_similar(lab, mode)
+    settings = half_similar(lab, mode)
     cached = lab.cached(**settings)
     first = lab.sample(cached.model)
     upscaled = lab.sample(cached.model, noise=lab.noise(seed=2, frames=3, size=6))
@@ -197,10 +133,22 @@ def test_attaching_leaves_the_model_as_it_was(lab):
 @pytest.mark.family("wan21_t2v", "hunyuan")
 def test_a_second_apply_replaces_the_first(lab):
     first = lab.cached(**FORCED)
-    second = lab.cached(first.model, **OFF["paper"])
+    second = lab.cached(first.model, **off("paper"))
     assert difference(lab.sample(second.model), lab.uncached()) == 0.0
     assert len(first.stats.runs) == 0
     assert second.report.blocks_total == STEPS * second.report.block_count
+
+
+@pytest.mark.family("wan21_t2v")
+def test_the_forecast_mode_and_the_block_modes_replace_each_other(lab):
+    """Whichever comes last is the only one: no wrapper of the other stays."""
+    for first, second in ((FORCED, {"speedup": 1.0}), ({"speedup": 2.0}, off("paper"))):
+        before = lab.cached(**first)
+        after = lab.cached(before.model, **second)
+        points = {point for point, by_key in after.model.wrappers.items() if by_key.get("bwcache")}
+        assert points == {point for point, by_key in lab.cached(**second).model.wrappers.items() if by_key.get("bwcache")}
+        assert difference(lab.sample(after.model), lab.uncached()) == 0.0
+        assert (len(before.stats.runs), len(after.stats.runs)) == (0, 1)
 
 
 @pytest.mark.family("wan21_t2v", "hunyuan")
@@ -227,12 +175,12 @@ def other_pack(model, block: tuple[str, int], calls: list):
 
 @pytest.mark.family("wan21_t2v", "hunyuan")
 @pytest.mark.parametrize("order", ["before", "after"])
-@pytest.mark.parametrize("mode", ["paper", "per block"])
+@pytest.mark.parametrize("mode", BLOCK_MODES)
 def test_another_packs_block_hook_is_called_on_computed_steps(lab, order, mode):
     block = ("double_block", 1)
     expected = lab.sample(other_pack(lab.plain, block, []))
     assert difference(expected, lab.uncached()) > 0.01, "the other hook does nothing here"
-    for settings, count in (({**OFF["paper"], "mode": mode}, STEPS), ({**FORCED, "mode": mode}, STEPS - 2)):
+    for settings, count in ((off(mode), STEPS), ({**FORCED, "mode": mode}, STEPS - 2)):
         calls: list = []
         if order == "before":
             cached = lab.cached(other_pack(lab.plain, block, calls), **settings)
@@ -265,10 +213,9 @@ def laid_over(model, block: tuple[str, int], evaluation: int):
 
 
 @pytest.mark.family("wan21_t2v", "hunyuan")
-@pytest.mark.parametrize("settings", [FORCED, GREEDY_FEATURES], ids=lambda settings: settings["mode"])
-def test_a_hook_laid_over_ours_on_the_last_block_makes_the_step_compute(lab, settings):
+def test_a_hook_laid_over_ours_on_the_last_block_makes_the_step_compute(lab):
     """Blocks of a reused step hand on what entered the first one: without our last hook, that would reach the head."""
-    cached = lab.cached(**settings)
+    cached = lab.cached(**FORCED)
     spy, _ = lab.watch(laid_over(cached.model, lab.block_keys[-1], evaluation=3))
     assert cached.actions[3] == "compute"
     assert sorted(spy.evaluations[3].calls[-1].ran) == list(range(cached.report.block_count))
@@ -286,7 +233,7 @@ def test_a_hook_laid_over_ours_on_another_block_changes_no_reused_step(lab):
 @pytest.mark.family("wan21_t2v", "wan21_vace", "hunyuan", "hunyuan15")
 def test_a_batch_of_two_latents_is_judged_and_reused_row_by_row(lab):
     noise = lab.noise(batch=2)
-    assert difference(lab.sample(lab.cached(**OFF["paper"]).model, noise=noise), lab.sample(lab.plain, noise=noise)) == 0.0
+    assert difference(lab.sample(lab.cached(**off("paper")).model, noise=noise), lab.sample(lab.plain, noise=noise)) == 0.0
     spy, _ = lab.watch(lab.cached(**FORCED).model, noise=noise, one_by_one=lambda evaluation: evaluation == 3)
     for condition in (COND, UNCOND):
         kept, reused = spy.evaluations[2].head(condition), spy.evaluations[3].head(condition)
@@ -307,13 +254,12 @@ def test_without_guidance_only_one_condition_is_kept(lab):
 
 
 @pytest.mark.family("wan21_t2v", "hunyuan")
-@pytest.mark.parametrize("mode", ["paper", "per block", "adaptive"])
+@pytest.mark.parametrize("mode", BLOCK_MODES)
 def test_samplers_with_two_evaluations_a_step_count_steps_not_evaluations(lab, mode):
-    off = OFF["output"] if mode == "adaptive" else {**OFF["paper"], "mode": mode}
-    cached = lab.cached(**off)
+    cached = lab.cached(**off(mode))
     assert difference(lab.sample(cached.model, sampler="heun"), lab.uncached("heun")) == 0.0
     assert [step.step for step in cached.report.steps] == [0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7]
-    reusing = lab.cached(**(GREEDY if mode == "adaptive" else half_similar(lab, mode)))
+    reusing = lab.cached(**half_similar(lab, mode))
     assert torch.isfinite(lab.sample(reusing.model, sampler="heun")).all()
     assert reusing.report.blocks_reused > 0
 
@@ -340,10 +286,11 @@ def test_a_run_of_few_steps_is_warned_about(lab):
 
 @pytest.mark.family("wan21_t2v", "hunyuan")
 @pytest.mark.parametrize("tokens", [slice(None), slice(13, 14)], ids=["all tokens", "one token that is not sampled"])
-@pytest.mark.parametrize("settings", [FORCED, {**FORCED, "mode": "per block"}, GREEDY], ids=lambda s: s["mode"])
-def test_broken_features_are_reported_and_never_reused(lab, settings, tokens):
+@pytest.mark.parametrize("mode", BLOCK_MODES)
+def test_broken_features_are_reported_and_never_reused(lab, monkeypatch, mode, tokens):
     """NaN out of the last block, in the evaluation before the ones that would be reused."""
-    cached = lab.cached(**settings, tokens=4)
+    monkeypatch.setattr(model_pass, "SAMPLED_TOKENS", 4)
+    cached = lab.cached(**{**FORCED, "mode": mode})
     assert not {13} & {*token_sample(20, 4), *token_sample(27, 4)}, "Wan has 20 tokens here, HunyuanVideo 7 more of text"
     spy = lab.spy(cached.model)
 
@@ -359,7 +306,6 @@ def test_broken_features_are_reported_and_never_reused(lab, settings, tokens):
             lab.sample(spy.model)
     finally:
         handle.remove()
-    assert cached.report.steps[2].error
-    assert "NaN" in cached.report.summary()
+    assert "NaN" in cached.report.steps[2].fault
     assert cached.actions[3] == "compute"
     assert cached.report.finished
