@@ -106,15 +106,25 @@ def passed_by(run: RunReport) -> str:
 
 
 def gains(run: RunReport) -> list[str]:
-    """Speed and time saved, both estimated; none where another cache is on the model, since it may be its work."""
+    """Speed and time saved; none where another cache is on the model, since it may be its work."""
     if run.rivals:
         return []
-    plain = run.plain_seconds
-    if run.speedup is None or plain is None:
+    estimated = speed(run)
+    if estimated is None:
         return [f"{run.work_ratio:.1f}x less work"]
-    if run.speedup < 1.05:
-        return ["hardly any time was saved"]
-    return [f"about {run.speedup:.1f}x", f"about {duration(plain - run.seconds)} saved"]
+    factor, saved = estimated
+    return ["hardly any time was saved"] if factor < 1.05 else [f"about {factor:.1f}x", f"about {duration(saved)} saved"]
+
+
+def speed(run: RunReport) -> tuple[float, float] | None:
+    """How many times faster, and seconds saved: estimated from computed steps, and never more than the work saved.
+
+    None where nothing was reused, nothing is known of it, or another cache is on the model.
+    """
+    if run.speedup is None or run.rivals:
+        return None
+    factor = min(run.speedup, run.work_ratio)
+    return factor, (factor - 1) * run.seconds
 
 
 def duration(seconds: float) -> str:
@@ -224,7 +234,8 @@ def less_than_planned(run: RunReport) -> str:
 
 
 def time_elsewhere(run: RunReport) -> str:
-    if run.rivals or not run.speedup or run.speedup >= SLOWER_THAN_WORK * run.work_ratio:
+    estimated = speed(run)
+    if estimated is None or estimated[0] >= SLOWER_THAN_WORK * run.work_ratio:
         return ""
     return (
         f"There was {run.work_ratio:.1f}x less work: the rest of the time goes into what a cache cannot skip, or into moving "

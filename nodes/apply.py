@@ -7,9 +7,9 @@ from functools import partial
 from comfy_api.latest import io
 
 from ..bwcache_core.report import RunStats
-from .attach import attach
+from .attach import KEY, OUTER_SAMPLE, attach
 from .events import RunEvents
-from .inputs import check_choices, complaint, config_of, settings_inputs
+from .inputs import check, check_choices, config_of, settings_inputs
 from .schema import CATEGORY, schema
 
 Stats = io.Custom("BWCACHE_STATS")
@@ -47,8 +47,8 @@ class BWCacheApply(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, mode: dict | None = None, **others) -> bool | str:
-        return complaint(mode)
+    def validate_inputs(cls, mode: dict | None = None, **others) -> bool:
+        return check(mode)
 
     @classmethod
     def execute(cls, model, mode: dict | None = None) -> io.NodeOutput:
@@ -57,7 +57,21 @@ class BWCacheApply(io.ComfyNode):
         stats = RunStats()
         watch = partial(RunEvents, display_id(cls.hidden.dynprompt, node_id))
         cached = attach(model, config_of(mode), stats, watch)
+        for earlier in stats_of(model):
+            earlier.replaced = True
+        for wrapper in wrappers_of(cached):
+            wrapper.stats = stats
         return io.NodeOutput(cached, stats)
+
+
+def wrappers_of(model) -> list:
+    """Our own wrappers of whole samplings on a model."""
+    return model.wrappers.get(OUTER_SAMPLE, {}).get(KEY, [])
+
+
+def stats_of(model) -> list[RunStats]:
+    """Stats of a cache that a model had from another BWCache Apply before this one."""
+    return [wrapper.stats for wrapper in wrappers_of(model) if hasattr(wrapper, "stats")]
 
 
 def inputs_of(dynprompt, node_id: str) -> dict:

@@ -13,7 +13,7 @@ import sys
 import uuid
 from itertools import groupby
 
-from ..bwcache_core.advice import notice, verdict
+from ..bwcache_core.advice import notice, speed, verdict
 from ..bwcache_core.report import RunReport, StepReport
 
 EVENT = "bwcache.step"
@@ -76,12 +76,12 @@ class RunEvents:
 
 
 def ending(report: RunReport) -> dict:
-    """What is known of a run when it has ended. Speed is estimated; none where another cache is on the model."""
-    known = report.finished and not report.rivals and report.speedup is not None
+    """What is known of a run when it has ended."""
+    factor, saved = (speed(report) if report.finished else None) or (None, None)
     return {
         "finished": report.finished,
-        "speedup": rounded(report.speedup) if known else None,
-        "seconds_saved": rounded(report.plain_seconds - report.seconds) if known else None,
+        "speedup": rounded(factor),
+        "seconds_saved": rounded(saved),
         "verdict": verdict(report),
         "history": [evaluation(step, report.block_count) for step in report.steps[-MOST_HISTORY:]],
     }

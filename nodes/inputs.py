@@ -163,10 +163,8 @@ def check_choices(inputs: dict) -> None:
             raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(choices)}.")
 
 
-def complaint(mode: dict | None) -> bool | str:
-    """True, or what is wrong with the settings: for validate_inputs, before a model is loaded."""
-    try:
-        config_of(mode)
-    except ConfigError as error:
-        return str(error)
+def check(mode: dict | None) -> bool:
+    """For validate_inputs, before a model is loaded. Raises ConfigError: a text that is returned would be shown once for
+    every input of the node."""
+    config_of(mode)
     return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .apply import SEARCH_ALIASES, Stats, inputs_of
-from .inputs import check_choices, complaint, config_of, settings_inputs
+from .inputs import check, check_choices, config_of, settings_inputs
 from .schema import CATEGORY, schema
 
 RayActors = io.Custom("RAY_ACTORS")
@@ -42,8 +42,8 @@ class BWCacheApplyRaylight(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, mode: dict | None = None, **others) -> bool | str:
-        return complaint(mode)
+    def validate_inputs(cls, mode: dict | None = None, **others) -> bool:
+        return check(mode)
 
     @classmethod
     def execute(cls, ray_actors: dict, mode: dict | None = None) -> io.NodeOutput:

@@ -9,7 +9,7 @@ import torch
 from comfy_api.latest import io
 from PIL import Image, ImageDraw
 
-from ..bwcache_core.advice import plan_line, verdict
+from ..bwcache_core.advice import plan_line, speed, verdict
 from ..bwcache_core.report import RunReport, RunStats
 from .apply import Stats
 from .preview import shown
@@ -18,7 +18,7 @@ from .schema import CATEGORY, schema
 NO_CACHE = "No cache on this run: BWCache Apply is bypassed, or its stats are not connected."
 NOTHING_YET = "No run yet. Connect passthrough to something made by the sampler, so that this node runs after it."
 REPLACED = "No run yet. Another BWCache Apply on the same model took the place of this one: connect its stats instead."
-NO_CHARTS = "Charts need matplotlib. Install it in ComfyUI's Python:\npython -m pip install matplotlib"
+NO_CHARTS = "Charts need matplotlib: python -m pip install matplotlib, with ComfyUI's Python."
 BLANK = (1200, 570)  # as large as a chart
 CHARTS = 3
 
@@ -79,11 +79,14 @@ class BWCacheReport(io.ComfyNode):
         runs = list(stats.runs) if stats is not None else []
         if not runs:
             return without_run(cls, passthrough, stats)
-        run, text, pictures = runs[-1], told(runs), charts(runs[-1])
-        on_node = shown(cls, text, torch.cat(pictures, dim=1))  # below each other: one is larger
+        run, pictures = runs[-1], charts(runs[-1])
+        if pictures:
+            on_node = shown(cls, told(runs), torch.cat(pictures, dim=1))  # below each other: one is larger
+        else:
+            pictures, on_node = [written(NO_CHARTS)] * CHARTS, shown(cls, f"{told(runs)}\n{NO_CHARTS}")
         computed = sum(step.action == "compute" for step in run.steps)
-        speedup = 1.0 if run.rivals or run.speedup is None else run.speedup
-        figures = (stats.to_json(), computed, run.evaluations, speedup)
+        factor, _ = speed(run) or (1.0, 0.0)
+        figures = (stats.to_json(), computed, run.evaluations, factor)
         return io.NodeOutput(passthrough, verdict(run), run.plan, *figures, *pictures, ui=on_node)
 
 
@@ -105,18 +108,18 @@ def mib(count: int) -> str:
 
 def without_run(node: type[io.ComfyNode], passthrough, stats: RunStats | None) -> io.NodeOutput:
     """What comes in is handed on, and the reason is said."""
-    text = NO_CACHE if stats is None else REPLACED if getattr(stats, "replaced", False) else NOTHING_YET
+    text = NO_CACHE if stats is None else REPLACED if stats.replaced else NOTHING_YET
     pictures = [written(text)] * CHARTS
     return io.NodeOutput(passthrough, text, "", "[]", 0, 0, 1.0, *pictures, ui=shown(node, text))
 
 
 def charts(run: RunReport) -> list[torch.Tensor]:
-    """Three images (1, H, W, 3) of one size. Without matplotlib, the first says how to get it and the others are blank."""
+    """Three images (1, H, W, 3) of one size. None without matplotlib."""
     try:
         from .charts import error_curve, pixels, reuse_map, step_times  # matplotlib is optional, and slow to load
     except ModuleNotFoundError as error:
-        logger.warning("BWCache Report draws no charts: %s. %s", error, NO_CHARTS.replace("\n", " "))
-        return [written(NO_CHARTS), written(""), written("")]
+        logger.warning("BWCache Report draws no charts: %s. %s", error, NO_CHARTS)
+        return []
     return [image_of(pixels(draw(run))) for draw in (error_curve, reuse_map, step_times)]
 
 

@@ -7,8 +7,9 @@ import { LiveView, ReportView } from "./view.js";
 
 const EVENT = "bwcache.step";
 const SETTING = "BWCache.LiveView";
-const HEIGHTS = { BWCacheApply: 250, BWCacheReport: 120, BWCacheCompare: 84 };
-const TALLEST_TEXT = 150; // the rest of a node is for its pictures
+const HEIGHTS = { BWCacheApply: 210, BWCacheReport: 120, BWCacheCompare: 84 };
+const TALLEST_TEXT = 190; // the rest of a node is for its pictures
+const NOT_RUN = [2, 4]; // modes of a node that is muted or bypassed
 const INVITATIONS = {
   BWCacheReport: "Queue a prompt to read what the cache did.",
   BWCacheCompare: "Queue a prompt to compare.",
@@ -30,7 +31,7 @@ app.registerExtension({
     {
       id: SETTING,
       category: ["BWCache", "Live view", "Show"],
-      name: "Show the live map on BWCache Apply",
+      name: "Show the live view on BWCache Apply",
       tooltip: "Nodes that are open already follow when the workflow is loaded again.",
       type: "boolean",
       defaultValue: true,
@@ -39,6 +40,7 @@ app.registerExtension({
 
   setup() {
     api.addEventListener(EVENT, (event) => receive(event.detail));
+    api.addEventListener("execution_start", () => clearBypassed(app.rootGraph));
   },
 
   nodeCreated(node) {
@@ -61,6 +63,18 @@ function receive(event) {
   paint(run);
 }
 
+/** A prompt runs without the nodes that are bypassed: what they show of an earlier run would be taken for this one's. */
+function clearBypassed(graph) {
+  for (const node of graph?.nodes ?? []) {
+    const view = views.get(node);
+    if (view instanceof LiveView && NOT_RUN.includes(node.mode)) {
+      view.show(null, true);
+      for (const [key, run] of runs) if (findNode(app.rootGraph, run.node_id) === node) runs.delete(key);
+    }
+    if (node.subgraph) clearBypassed(node.subgraph);
+  }
+}
+
 /** Shows a run on its node, if that is in the workflow that is open. */
 function paint(run) {
   if (run.workflow && app.rootGraph.id && run.workflow !== app.rootGraph.id) return;
@@ -74,6 +88,7 @@ function addView(node, view) {
   const widget = node.addDOMWidget("bwcache_view", "bwcache", view.element, {
     serialize: false,
     hideOnZoom: false,
+    hideInPanel: true, // the properties panel would list it as an input, and move it there
     getMinHeight: () => height,
     ...(view instanceof ReportView ? { getMaxHeight: () => TALLEST_TEXT } : {}),
     getValue: () => "",

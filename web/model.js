@@ -1,22 +1,18 @@
 /**
  * What the live view shows, as pure functions on plain data: no DOM, no ComfyUI, nothing remembered.
- * Events are `bwcache.step` as listed in README.md. Evaluations, steps and blocks count from 1 in what people read.
+ * Events are `bwcache.step` as listed in README.md. Evaluations, steps and blocks count from 0, as in the report.
  */
 
 /**
- * @typedef {object} Evaluation part of an event, from `evaluation` to `seconds`
+ * @typedef {object} Evaluation one evaluation of the model, as the event has it
  * @typedef {object} Run everything known of one sampling run
  * @property {string} id
- * @property {Evaluation[]} evaluations by index; holes where the page was not open
+ * @property {Evaluation[]} evaluations by number; holes where the page was not open
  */
 
-const CELL_FIELDS = [
-  "evaluation", "step", "action", "reason", "change", "forecast_error", "judged", "limit", "blocks_reused",
-  "blocks_total", "reused", "block_changes", "seconds",
-];
 const RUN_FIELDS = [
-  "node_id", "workflow", "model", "mode", "total_steps", "block_count", "threshold", "evaluations_reused", "speedup",
-  "cache_bytes", "warnings", "errors", "done",
+  "node_id", "workflow", "model", "mode", "total_steps", "threshold", "plan", "planned", "plan_note", "block_count",
+  "evaluations_reused", "speedup", "seconds_saved", "cache_bytes", "notice", "done",
 ];
 
 /**
@@ -26,64 +22,94 @@ const RUN_FIELDS = [
  * @returns {Run}
  */
 export function reduce(run, event) {
-  const known = run && run.id === event.run ? run.evaluations : [];
-  const evaluations = [...known];
-  for (const cell of [...(event.history ?? []), pick(event, CELL_FIELDS)]) {
-    if (cell.evaluation > 0) evaluations[cell.evaluation - 1] = cell;
+  const evaluations = [...(run && run.id === event.run ? run.evaluations : [])];
+  for (const cell of [...(event.history ?? []), event.evaluation]) {
+    if (cell) evaluations[cell.evaluation] = cell;
   }
-  return {
-    ...pick(event, RUN_FIELDS),
-    id: event.run,
-    evaluations,
-    finished: event.finished ?? null,
-    summary: event.summary ?? "",
-  };
+  const known = Object.fromEntries(RUN_FIELDS.map((name) => [name, event[name]]));
+  return { ...known, id: event.run, evaluations, finished: event.finished ?? null };
 }
 
-function pick(object, names) {
-  return Object.fromEntries(names.map((name) => [name, object[name]]));
+/** @param {Run|null} run whether it has a plan instead of blocks */
+export function isForecast(run) {
+  return !run || !(run.block_count > 0);
 }
 
 /**
- * Columns of the map: evaluations expected in all, once it shows how many a step takes.
+ * Evaluations that a step takes, once the run shows it.
+ * @param {Run} run
+ * @returns {number}
+ */
+export function evaluationsPerStep(run) {
+  const seen = run.evaluations.length;
+  const step = run.evaluations.at(-1)?.step ?? 0;
+  return step > 0 ? Math.max(1, Math.round((seen - 1) / step)) : 1;
+}
+
+/**
+ * Columns of the map: evaluations expected in all.
  * @param {Run} run
  * @returns {number}
  */
 export function columnCount(run) {
   const seen = run.evaluations.length;
   if (run.done && run.finished) return Math.max(seen, 1);
-  const step = run.evaluations.at(-1)?.step ?? 0;
-  const perStep = step > 1 ? Math.max(1, Math.round((seen - 1) / (step - 1))) : 1;
-  return Math.max(seen, run.total_steps * perStep, 1);
+  return Math.max(seen, run.total_steps * evaluationsPerStep(run), 1);
 }
 
 /**
- * Whether a block ran in an evaluation. "rule": it ran whatever was measured (warm-up, tail, window, interval).
+ * Whether the plan computes a step. Modes without a plan compute all.
+ * @param {Run} run
+ * @param {number} step
+ * @returns {boolean}
+ */
+export function isPlanned(run, step) {
+  return !run.planned.length || run.planned.some(([first, last]) => first <= step && step <= last);
+}
+
+/**
+ * What became of a step, or will: in forecast mode.
+ * @param {Run} run
+ * @param {number} column
+ * @returns {{kind: "computed"|"reused"|"partial"|"aside", ran: boolean}} aside: computed against the plan
+ */
+export function fateOf(run, column) {
+  const cell = run.evaluations[column];
+  if (!cell) {
+    const step = Math.floor(column / evaluationsPerStep(run));
+    return { kind: isPlanned(run, step) ? "computed" : "reused", ran: false };
+  }
+  if (cell.action === "reuse") return { kind: "reused", ran: true };
+  if (cell.action === "partial") return { kind: "partial", ran: true };
+  return { kind: isPlanned(run, cell.step) ? "computed" : "aside", ran: true };
+}
+
+/**
+ * Whether a block ran in an evaluation. "rule": it ran whatever was measured (window, interval).
  * @param {Evaluation} cell
- * @param {number} block from 0
+ * @param {number} block
  * @returns {"reused"|"computed"|"rule"}
  */
 export function kindOf(cell, block) {
-  if (cell.reused.some(([first, last]) => first <= block && block <= last)) return "reused";
+  if (cell.reused_blocks.some(([first, last]) => first <= block && block <= last)) return "reused";
   return cell.judged === null ? "rule" : "computed";
 }
 
 /**
- * The number an evaluation is drawn at: what was held against the limit, or measured where a rule decided.
+ * The number an evaluation is drawn at: the error of its forecast, or the change of the blocks.
+ * @param {Run} run
  * @param {Evaluation} cell
- * @param {string} mode
  * @returns {number|null}
  */
-export function valueOf(cell, mode) {
-  if (mode === "adaptive") return cell.judged ?? cell.forecast_error ?? null;
-  return cell.change ?? null;
+export function valueOf(run, cell) {
+  return (isForecast(run) ? cell.error : cell.change) ?? null;
 }
 
 /**
  * Shade of a block, 0 (pale) to 1 (strong): how much it changed, against the most that was seen in the run.
  * @param {Run} run
  * @param {Evaluation} cell
- * @param {number} block from 0
+ * @param {number} block
  * @param {number} most from mostChange()
  * @returns {number}
  */
@@ -92,7 +118,7 @@ export function shadeOf(run, cell, block, most) {
     const share = cell.limit > 0 ? (cell.judged ?? 0) / cell.limit : 0;
     return clamp(share, 0, 1);
   }
-  const value = cell.block_changes[block] ?? valueOf(cell, run.mode);
+  const value = cell.block_changes[block] ?? valueOf(run, cell);
   if (value === null || value === undefined || !(most > 0)) return 0.35;
   return Math.sqrt(clamp(value / most, 0, 1));
 }
@@ -103,59 +129,46 @@ export function shadeOf(run, cell, block, most) {
  * @returns {number}
  */
 export function mostChange(run) {
-  const values = present(run).flatMap((cell) => [...cell.block_changes, valueOf(cell, run.mode)]);
+  const values = present(run).flatMap((cell) => [...cell.block_changes, valueOf(run, cell)]);
   const most = Math.max(0, ...values.filter(Number.isFinite));
   return run.threshold > 0 ? Math.min(most, 3 * run.threshold) : most;
 }
 
 /**
- * Upper end of the curve's scale: the limit stays visible, and what lies far above it is cut off.
+ * Upper end of the curve's scale. The threshold is on it unless all values lie far below; what is far above is cut off.
  * @param {Run} run
  * @returns {number}
  */
 export function curveTop(run) {
-  const cells = present(run);
-  const values = cells.map((cell) => valueOf(cell, run.mode)).filter(Number.isFinite);
-  const most = Math.max(0, ...values);
-  const limit = Math.max(run.threshold, ...cells.map((cell) => cell.limit ?? 0));
-  if (!(limit > 0)) return most * 1.15 || 1;
-  return clamp(most * 1.15, 1.5 * limit, 3 * limit);
+  const most = Math.max(0, ...present(run).map((cell) => valueOf(run, cell)).filter(Number.isFinite));
+  const { threshold } = run;
+  if (!(threshold > 0) || (most > 0 && most < threshold / 4)) return most * 1.25 || 1;
+  return clamp(most * 1.15, 1.25 * threshold, 3 * threshold);
 }
 
 /**
  * Points of the curve. `over`: beyond the scale, drawn at its upper end.
  * @param {Run} run
- * @returns {{column: number, share: number, over: boolean, reused: boolean, rule: boolean}[]}
+ * @returns {{column: number, share: number, over: boolean, kind: string}[]}
  */
 export function curvePoints(run) {
   const top = curveTop(run);
   return present(run).flatMap((cell) => {
-    const value = valueOf(cell, run.mode);
+    const value = valueOf(run, cell);
     if (value === null) return [];
-    return [{
-      column: cell.evaluation - 1,
-      share: clamp(value / top, 0, 1),
-      over: value > top,
-      reused: cell.action !== "compute",
-      rule: cell.judged === null,
-    }];
+    const kind = isForecast(run) ? fateOf(run, cell.evaluation).kind : cell.action === "compute" ? "computed" : "reused";
+    return [{ column: cell.evaluation, share: clamp(value / top, 0, 1), over: value > top, kind }];
   });
 }
 
 /**
- * The limit by column as shares of the scale: a level line, or steps where the run adjusts its tolerance.
+ * Where the threshold lies on the scale.
  * @param {Run} run
- * @param {number} columns
- * @returns {number[]} empty where there is no limit
+ * @returns {number|null} null where there is none, or it is far above
  */
-export function limitLine(run, columns) {
-  const top = curveTop(run);
-  let limit = present(run).find((cell) => cell.limit !== null)?.limit ?? run.threshold;
-  if (!(limit > 0)) return [];
-  return Array.from({ length: columns }, (_, column) => {
-    limit = run.evaluations[column]?.limit ?? limit;
-    return clamp(limit / top, 0, 1);
-  });
+export function limitShare(run) {
+  const share = run.threshold / curveTop(run);
+  return run.threshold > 0 && share <= 1 ? share : null;
 }
 
 /** @param {Run} run evaluations that were seen */
@@ -164,25 +177,33 @@ export function present(run) {
 }
 
 /**
- * "14 of 30 steps reused, 1.9x, 335 MB"
+ * "10 of 20 steps computed, about 1.9x"; in block modes the memory too. Speed is told at the end: until then it is a guess.
  * @param {Run|null} run
  * @returns {string}
  */
 export function headline(run) {
   if (!run) return "No run yet";
-  const evaluations = run.evaluations.length;
-  const perStep = columnCount(run) > run.total_steps;
-  const total = run.done ? evaluations : columnCount(run);
-  const parts = [`${run.evaluations_reused} of ${total} ${perStep ? "evaluations" : "steps"} reused`];
+  const cells = present(run);
+  if (!cells.length && !run.done) return expectation(run);
+  const computed = cells.filter((cell) => cell.action !== "reuse").length;
+  if (!run.done) return `${computed} computed, ${cells.length - computed} reused`;
+  const unit = cells.length > run.total_steps ? "evaluations" : "steps";
+  const parts = [`${computed} of ${cells.length} ${unit} computed`];
   if (run.mode === "per block") parts[0] = `${percentReused(run)} % of blocks reused`;
-  if (Number.isFinite(run.speedup)) parts.push(`${run.speedup.toFixed(1)}x`);
-  parts.push(bytes(run.cache_bytes));
+  if (Number.isFinite(run.speedup)) parts.push(`about ${run.speedup.toFixed(1)}x`);
+  if (!isForecast(run)) parts.push(bytes(run.cache_bytes));
   return parts.join(", ");
+}
+
+function expectation(run) {
+  if (!run.planned.length) return "Sampling begins";
+  const computed = run.planned.reduce((sum, [first, last]) => sum + last - first + 1, 0);
+  return `Plan: ${computed} of ${run.total_steps} steps computed`;
 }
 
 function percentReused(run) {
   const sum = (name) => present(run).reduce((total, cell) => total + cell[name], 0);
-  return Math.round((100 * sum("blocks_reused")) / Math.max(sum("blocks_total"), 1));
+  return Math.round(100 * (1 - sum("work_run") / Math.max(sum("work_total"), 1)));
 }
 
 /**
@@ -192,51 +213,52 @@ function percentReused(run) {
  */
 export function progress(run) {
   if (!run) return "";
-  const step = run.evaluations.at(-1)?.step ?? 0;
-  if (!run.done) return `${Math.min(step + 1, run.total_steps)}/${run.total_steps}`;
+  const done = (run.evaluations.at(-1)?.step ?? -1) + 1;
+  if (!run.done) return `${Math.min(done, run.total_steps)}/${run.total_steps}`;
   if (run.finished) return seconds(sumOfSeconds(run));
-  return step ? `stopped at ${step}/${run.total_steps}` : "stopped";
+  return done ? `stopped at ${done}/${run.total_steps}` : "stopped";
 }
 
 function sumOfSeconds(run) {
   return present(run).reduce((total, cell) => total + (cell.seconds ?? 0), 0);
 }
 
-/**
- * @param {Run} run
- * @returns {{value: string, limit: string}} what the curve shows, and what it is held against
- */
-export function names(run) {
-  return run.mode === "adaptive" ? { value: "error", limit: "tolerance" } : { value: "change", limit: "threshold" };
+/** @param {Run|null} run @returns {string} what the curve shows */
+export function valueName(run) {
+  return isForecast(run) ? "error" : "change";
 }
 
 /**
  * What a person reads of one evaluation when pointing at it.
  * @param {Run} run
- * @param {number} column from 0
- * @param {number|null} block from 0; null when pointing at the curve
+ * @param {number} column
+ * @param {number|null} block null when pointing at the curve
  * @returns {string}
  */
 export function describe(run, column, block) {
   const cell = run.evaluations[column];
-  if (!cell) return "";
-  const change = block === null ? undefined : cell.block_changes[block];
-  const kind = block === null ? cell.action : kindOf(cell, block);
-  const done = kind === "reused" || kind === "reuse" ? "reused" : kind === "partial" ? "partly reused" : "computed";
-  const place = block === null ? `step ${cell.step}` : `step ${cell.step}, block ${block + 1}`;
-  const measured = Number.isFinite(change) ? ` (changed ${number(change)})` : "";
-  return `${place}: ${done}${measured}, ${cell.reason}, ${seconds(cell.seconds)}`;
+  return isForecast(run) ? describeStep(run, column, cell) : cell ? describeBlock(cell, block) : "";
 }
 
-/**
- * The one thing worth saying below the map: an error, a warning, or why nothing was reused.
- * @param {Run|null} run
- * @returns {string} empty when there is nothing to say
- */
-export function notice(run) {
-  if (!run) return "";
-  const why = run.summary.split("\n").find((line) => line.startsWith("Nothing was reused"));
-  return run.errors.at(-1) ?? run.warnings[0] ?? why ?? "";
+const FATES = { computed: "computed", reused: "reused", partial: "reused in part", aside: "computed against the plan" };
+
+function describeStep(run, column, cell) {
+  const { kind } = fateOf(run, column);
+  if (!cell) {
+    const step = Math.floor(column / evaluationsPerStep(run));
+    return run.done ? "" : `step ${step}: will be ${FATES[kind]}`;
+  }
+  const measured = Number.isFinite(cell.error) ? `, error ${number(cell.error)}` : "";
+  return `step ${cell.step}: ${FATES[kind]}, ${cell.reason}${measured}, sigma ${number(cell.sigma)}, ${seconds(cell.seconds)}`;
+}
+
+function describeBlock(cell, block) {
+  const change = block === null ? undefined : cell.block_changes[block];
+  const kind = block === null ? cell.action : kindOf(cell, block);
+  const done = kind === "reused" || kind === "reuse" ? "reused" : kind === "partial" ? "reused in part" : "computed";
+  const place = block === null ? `step ${cell.step}` : `step ${cell.step}, block ${block}`;
+  const measured = Number.isFinite(change) ? ` (changed ${number(change)})` : "";
+  return `${place}: ${done}${measured}, ${cell.reason}, ${seconds(cell.seconds)}`;
 }
 
 /**
@@ -270,19 +292,21 @@ export function seconds(value) {
   return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")} min`;
 }
 
+const STRIP = 30; // pixels: the height of the steps in forecast mode
+
 /**
- * Where things are on the canvas, in CSS pixels. Block 1 is at the bottom.
+ * Where things are on the canvas, in CSS pixels. Block 0 is at the bottom; one row is a strip of steps.
  * @param {number} width
  * @param {number} height
  * @param {number} columns
  * @param {number} rows
  */
 export function layout(width, height, columns, rows) {
-  const left = 40;
+  const left = 46;
   const axis = 13;
   const between = 9;
   const body = Math.max(height - axis - between, 20);
-  const mapHeight = Math.round(body * 0.62);
+  const mapHeight = rows > 1 ? Math.round(body * 0.62) : Math.min(STRIP, Math.round(body / 2));
   const plotWidth = Math.max(width - left, 1);
   const step = plotWidth / columns;
   const rise = mapHeight / rows;
@@ -319,13 +343,14 @@ export function hit(at, x, y) {
  * Labels of the step axis: about `most` round numbers, the first step and the last.
  * @param {number} total
  * @param {number} most
- * @returns {number[]}
+ * @returns {number[]} from 0
  */
 export function ticks(total, most = 6) {
-  const stride = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000].find((size) => total / size <= most) ?? total;
-  const inner = Array.from({ length: Math.floor(total / stride) }, (_, i) => (i + 1) * stride);
-  const clear = inner.filter((step) => step - 1 >= stride / 2 && total - step >= stride / 2);
-  return total > 1 ? [1, ...clear, total] : [1];
+  const last = total - 1;
+  const stride = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000].find((size) => last / size <= most) ?? Math.max(last, 1);
+  const inner = Array.from({ length: Math.floor(last / stride) }, (_, i) => (i + 1) * stride);
+  const clear = inner.filter((step) => last - step >= stride / 2);
+  return last > 0 ? [0, ...clear, last] : [0];
 }
 
 export const DARK = {
@@ -333,9 +358,11 @@ export const DARK = {
   computed: [[35, 66, 105], [94, 168, 255]],
   rule: [[52, 60, 72], [121, 134, 152]],
   reused: [[255, 209, 92], [247, 138, 44]],
+  partial: [[150, 160, 90], [190, 205, 110]],
+  aside: [[190, 80, 74], [240, 106, 98]],
   line: "rgba(255, 255, 255, 0.34)",
   limit: "rgba(255, 255, 255, 0.75)",
-  text: "rgba(255, 255, 255, 0.55)",
+  text: "rgba(255, 255, 255, 0.6)",
   band: "rgba(255, 190, 80, 0.13)",
 };
 export const LIGHT = {
@@ -343,9 +370,11 @@ export const LIGHT = {
   computed: [[176, 205, 240], [24, 92, 178]],
   rule: [[214, 219, 227], [130, 141, 157]],
   reused: [[255, 198, 66], [233, 122, 12]],
+  partial: [[196, 205, 120], [130, 145, 50]],
+  aside: [[235, 150, 145], [206, 60, 52]],
   line: "rgba(0, 0, 0, 0.34)",
   limit: "rgba(0, 0, 0, 0.7)",
-  text: "rgba(0, 0, 0, 0.6)",
+  text: "rgba(0, 0, 0, 0.64)",
   band: "rgba(255, 170, 30, 0.16)",
 };
 

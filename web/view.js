@@ -1,14 +1,20 @@
 /** The live view of one BWCache Apply node, and the text of a BWCache Report: elements and canvas, no ComfyUI. */
 
 import {
-  columnCount, curvePoints, DARK, describe, headline, hit, isLight, kindOf, layout, LIGHT, limitLine, mix, mostChange,
-  names, notice, number, progress, shadeOf, ticks,
+  columnCount, curvePoints, curveTop, DARK, describe, fateOf, headline, hit, isForecast, isLight, kindOf, layout, LIGHT,
+  limitShare, mix, mostChange, number, progress, shadeOf, ticks, valueName,
 } from "./model.js";
 
 const SHARPNESS = 2; // canvas pixels per CSS pixel at least: the canvas stays sharp when the graph is zoomed
-const REST = { rows: 8, columns: 30 }; // the empty map before the first run
+const REST = { rows: 1, columns: 20 }; // the empty strip before the first run
 const FONT = "10px system-ui, sans-serif";
-const LEGEND = [["computed", "computed"], ["rule", "by rule"], ["reused", "reused"]];
+const INVITATION = "Queue a prompt to watch it work";
+const BYPASSED = "No cache on this run: the node is bypassed";
+const SHADE = 0.6; // of what ran, on its ramp
+const LEGENDS = {
+  forecast: [["computed", "computed"], ["reused", "reused"], ["aside", "against the plan"]],
+  blocks: [["computed", "computed"], ["rule", "by rule"], ["reused", "reused"]],
+};
 
 /** Shows a Run (model.js). One per node: connect() it when the node is added, dispose() when it is removed. */
 export class LiveView {
@@ -21,10 +27,10 @@ export class LiveView {
     this.stage = this.element.appendChild(make("div", "bwcache-stage"));
     this.canvas = this.stage.appendChild(make("canvas", "bwcache-canvas"));
     this.running = this.stage.appendChild(make("div", "bwcache-running"));
-    this.invitation = this.stage.appendChild(make("div", "bwcache-invitation", "Queue a prompt to watch it work"));
+    this.invitation = this.stage.appendChild(make("div", "bwcache-invitation", INVITATION));
     this.foot = this.element.appendChild(make("div", "bwcache-foot"));
     this.legend = this.foot.appendChild(make("div", "bwcache-legend"));
-    this.swatches = LEGEND.map(([, text]) => this.legend.appendChild(make("span", "bwcache-key", text)));
+    this.swatches = LEGENDS.forecast.map(() => this.legend.appendChild(make("span", "bwcache-key")));
     this.limit = this.legend.appendChild(make("span", "bwcache-key bwcache-limit"));
     this.text = this.foot.appendChild(make("div", "bwcache-text"));
     this.frame = 0;
@@ -46,12 +52,18 @@ export class LiveView {
     this.redraw();
   }
 
-  /** @param {import("./model.js").Run|null} run */
-  show(run) {
+  /**
+   * @param {import("./model.js").Run|null} run
+   * @param {boolean} bypassed the prompt was queued without this node
+   */
+  show(run, bypassed = false) {
     this.run = run;
-    this.headline.textContent = headline(run);
+    this.headline.textContent = bypassed ? "No cache" : headline(run);
+    this.invitation.textContent = bypassed ? BYPASSED : INVITATION;
     this.progress.textContent = progress(run);
-    this.limit.textContent = run && run.threshold > 0 ? `${names(run).limit} ${number(run.threshold)}` : "";
+    this.names = isForecast(run) ? LEGENDS.forecast : LEGENDS.blocks;
+    this.swatches.forEach((swatch, i) => (swatch.textContent = this.names[i][1]));
+    this.limit.textContent = run && run.threshold > 0 ? `threshold ${number(run.threshold)}` : "";
     this.element.dataset.state = !run ? "rest" : run.done ? "done" : "running";
     this.say("");
     this.redraw();
@@ -73,7 +85,7 @@ export class LiveView {
 
   /** Text in place of the legend; without any, the run's own notice. */
   say(text) {
-    const line = text || notice(this.run);
+    const line = text || (this.run?.notice ?? "");
     this.text.textContent = line;
     this.text.title = line;
     this.foot.dataset.text = String(Boolean(line));
@@ -98,8 +110,9 @@ export class LiveView {
       ? { rows: Math.max(this.run.block_count, 1), columns: columnCount(this.run) }
       : REST;
     this.at = layout(width, height, columns, rows);
-    this.swatches.forEach((swatch, i) => swatch.style.setProperty("--swatch", mix(colours[LEGEND[i][0]], 0.6)));
-    drawMap(context, this.at, this.run, colours);
+    this.swatches.forEach((swatch, i) => swatch.style.setProperty("--swatch", mix(colours[this.names[i][0]], SHADE)));
+    if (isForecast(this.run)) drawStrip(context, this.at, this.run, colours);
+    else drawMap(context, this.at, this.run, colours);
     if (this.run) drawCurve(context, this.at, this.run, colours);
     drawAxes(context, this.at, this.run, colours);
     this.placeRunning();
@@ -151,10 +164,27 @@ function prepare(canvas, width, height) {
   return context;
 }
 
-function drawMap(context, at, run, colours) {
-  const most = run ? mostChange(run) : 0;
+/** The steps of a run: pale while they are only planned. */
+function drawStrip(context, at, run, colours) {
   for (let column = 0; column < at.columns; column++) {
-    const cell = run?.evaluations[column];
+    if (!run) {
+      drawCell(context, at, column, 0, colours.empty);
+      continue;
+    }
+    const { kind, ran } = fateOf(run, column);
+    drawCell(context, at, column, 0, ran ? mix(colours[kind], SHADE) : colours.empty);
+    if (!ran && !run.done) {
+      context.globalAlpha = 0.34;
+      drawCell(context, at, column, 0, mix(colours[kind], SHADE));
+      context.globalAlpha = 1;
+    }
+  }
+}
+
+function drawMap(context, at, run, colours) {
+  const most = mostChange(run);
+  for (let column = 0; column < at.columns; column++) {
+    const cell = run.evaluations[column];
     for (let block = 0; block < at.rows; block++) {
       const colour = cell ? mix(colours[kindOf(cell, block)], shadeOf(run, cell, block, most)) : colours.empty;
       drawCell(context, at, column, block, colour);
@@ -179,9 +209,7 @@ function drawCurve(context, at, run, colours) {
   const points = curvePoints(run);
   context.fillStyle = colours.band;
   for (const cell of run.evaluations) {
-    if (cell && cell.action !== "compute") {
-      context.fillRect(at.left + (cell.evaluation - 1) * at.step, top, at.step, height);
-    }
+    if (cell && cell.action !== "compute") context.fillRect(at.left + cell.evaluation * at.step, top, at.step, height);
   }
   drawLimit(context, at, run, colours, y);
   context.strokeStyle = colours.line;
@@ -190,7 +218,7 @@ function drawCurve(context, at, run, colours) {
   for (const point of points) context.lineTo(x(point.column), y(point.share));
   context.stroke();
   for (const point of points) {
-    context.fillStyle = mix(colours[point.reused ? "reused" : point.rule ? "rule" : "computed"], point.reused ? 0.35 : 1);
+    context.fillStyle = mix(colours[point.kind], 1);
     context.beginPath();
     if (point.over) drawArrow(context, x(point.column), top);
     else context.arc(x(point.column), y(point.share), clampRadius(at.step), 0, 2 * Math.PI);
@@ -209,39 +237,46 @@ function drawArrow(context, x, top) {
   context.lineTo(x - 3, top + 4);
 }
 
+/** The threshold as a line; where it lies far above, the upper end of the scale in its place. */
 function drawLimit(context, at, run, colours, y) {
-  const line = limitLine(run, at.columns);
-  if (!line.length) return;
+  const share = limitShare(run);
+  context.fillStyle = colours.text;
+  context.textAlign = "right";
+  if (share === null) {
+    if (curvePoints(run).length) context.fillText(number(curveTop(run)), at.left - 5, at.curve.top + 8);
+    return;
+  }
   context.strokeStyle = colours.limit;
   context.lineWidth = 1;
   context.setLineDash([4, 3]);
   context.beginPath();
-  line.forEach((share, column) => {
-    context.lineTo(at.left + column * at.step, y(share));
-    context.lineTo(at.left + (column + 1) * at.step, y(share));
-  });
+  context.moveTo(at.left, y(share));
+  context.lineTo(at.right, y(share));
   context.stroke();
   context.setLineDash([]);
-  context.fillStyle = colours.text;
-  context.textAlign = "right";
-  context.fillText(number(run.threshold), at.left - 5, y(line[0]) + 3);
+  context.fillText(number(run.threshold), at.left - 5, y(share) + 3);
 }
 
 function drawAxes(context, at, run, colours) {
   context.fillStyle = colours.text;
-  drawTitle(context, "blocks", at.map.top + at.map.height / 2);
   if (!run) return;
-  drawTitle(context, names(run).value, at.curve.top + at.curve.height / 2);
   context.textAlign = "right";
-  context.fillText(String(at.rows), at.left - 5, at.map.top + 8);
-  context.fillText("1", at.left - 5, at.map.top + at.map.height - 1);
+  if (isForecast(run)) {
+    context.fillText("steps", at.left - 5, at.map.top + at.map.height / 2 + 3);
+  } else {
+    drawTitle(context, "blocks", at.map.top + at.map.height / 2);
+    context.fillText(String(at.rows - 1), at.left - 5, at.map.top + 8);
+    context.fillText("0", at.left - 5, at.map.top + at.map.height - 1);
+  }
+  drawTitle(context, valueName(run), at.curve.top + at.curve.height / 2);
+  context.textAlign = "right";
   context.fillText("0", at.left - 5, at.curve.top + at.curve.height);
-  context.fillText("step", at.left - 5, at.axisY);
+  context.fillText(at.columns > run.total_steps ? "call" : "step", at.left - 5, at.axisY);
   context.textAlign = "center";
   for (const step of ticks(at.columns)) {
     const text = String(step);
     const half = context.measureText(text).width / 2;
-    const x = at.left + (step - 0.5) * at.step;
+    const x = at.left + (step + 0.5) * at.step;
     context.fillText(text, Math.min(Math.max(x, at.left + half), at.right - half), at.axisY);
   }
 }

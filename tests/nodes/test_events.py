@@ -14,15 +14,17 @@ import pytest
 from bwcache_pack.bwcache_core.report import RunReport, StepReport
 from bwcache_pack.nodes.events import EVENT, RunEvents, ranges
 from bwcache_pack.tests.conftest import ROOT
+from bwcache_pack.tests.nodes.reports import forecast
 
 BLOCKS = 4
 
 
 def reported(steps: int = 3, **fields) -> RunReport:
-    report = RunReport("paper", 0.15, 1, steps, BLOCKS, [1.0, 0.5, 0.2, 0.0], "WanModel")
+    """A run of mode paper."""
+    report = RunReport("paper", 0.15, [1.0, 0.5, 0.2, 0.0], "WanModel", block_count=BLOCKS)
     for i in range(steps):
         action = "reuse" if i == 1 else "compute"
-        report.steps.append(StepReport(i, i, 1.0 - i / 4, action, "why", blocks_total=BLOCKS, **fields))
+        report.steps.append(StepReport(i, i, 1.0 - i / 4, action, "why", blocks_total=BLOCKS, blocks_run=BLOCKS, **fields))
     return report
 
 
@@ -52,39 +54,52 @@ def serve(monkeypatch):
     return install
 
 
-def documented_fields() -> dict[str, str]:
-    """Field names of the README's table, each with its type."""
+def documented_fields(table: int) -> dict[str, str]:
+    """Field names of one of the README's two tables, each with its type."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = text.split("## The event", 1)[1].split("\n## ", 1)[0]
+    section = text.split("## The event", 1)[1].split("\n## ", 1)[0].split("An evaluation:")[table]
     return dict(re.findall(r"^\| `(\w+)` \| ([^|]+?) \|", section, re.MULTILINE))
 
 
-def test_the_readme_lists_exactly_the_fields_that_are_sent(serve):
+def sent_by(serve, report: RunReport, *calls: bool) -> list[dict]:
+    """What is sent for a run: at its beginning, then for each call."""
     server = serve(Server())
-    report = reported()
-    RunEvents("12:7", report)(False)
-    RunEvents("12:7", report)(True)
-    step, done = (data for _, data, _ in server.sent)
-    assert done.keys() == documented_fields().keys()
-    assert done.keys() - step.keys() == {"finished", "summary", "history"}
+    events = RunEvents("12:7", report)
+    for done in calls:
+        events(done)
+    return [data for _, data, _ in server.sent]
 
 
-TYPES = {"str": str, "int": int, "float": (int, float), "bool": bool, "null": type(None), "list": list}
+def test_the_readme_lists_exactly_the_fields_that_are_sent(serve):
+    _, step, done = sent_by(serve, reported(), False, True)
+    assert done.keys() == documented_fields(0).keys()
+    assert done.keys() - step.keys() == {"finished", "verdict", "history"}
+    assert step["evaluation"].keys() == documented_fields(1).keys()
+
+
+TYPES = {"str": str, "int": int, "float": (int, float), "bool": bool, "null": type(None), "list": list, "object": dict}
 
 
 def test_the_readme_names_the_types_of_what_is_sent(serve):
-    server = serve(Server())
-    RunEvents("12:7", reported(change=0.1, block_changes={0: 0.1}, reused_blocks=[1]))(True)
-    [(_, data, _)] = server.sent
-    for name, kinds in documented_fields().items():
-        allowed = tuple(TYPES[kind.split(" ")[0]] for kind in kinds.split(" or "))
-        assert any(isinstance(data[name], kind) for kind in allowed), name
+    fields = {"change": 0.1, "block_changes": {0: 0.1}, "reused_blocks": [1]}
+    *_, data = sent_by(serve, reported(**fields), True)
+    for table, values in enumerate((data, data["evaluation"])):
+        for name, kinds in documented_fields(table).items():
+            allowed = tuple(TYPES[kind.split(" ")[0]] for kind in kinds.split(" or "))
+            assert any(isinstance(values[name], kind) for kind in allowed), name
+
+
+def test_the_plan_is_told_before_the_first_step(serve):
+    report = RunReport("forecast", 0.5, [1.0, 0.5, 0.2, 0.0], plan="0 2/3", planned=[0, 2], plan_note="automatic")
+    [data] = sent_by(serve, report)
+    assert (data["plan"], data["planned"], data["plan_note"]) == ("0 2/3", [[0, 0], [2, 2]], "automatic")
+    assert (data["evaluation"], data["total_steps"], data["done"]) == (None, 3, False)
 
 
 def test_an_event_goes_to_the_client_that_queued_the_prompt_alone(serve):
     server = serve(Server("tab 7"))
     RunEvents("12:7", reported())(False)
-    [(event, data, client)] = server.sent
+    _, (event, data, client) = server.sent
     assert (event, client) == (EVENT, "tab 7")
     assert (data["node_id"], data["workflow"]) == ("12:7", "tab-1")
 
@@ -106,10 +121,10 @@ def test_a_queue_that_looks_different_costs_only_the_workflow_id(serve):
 
 def test_an_error_while_sending_is_logged_once_and_swallowed(serve, caplog):
     serve(Server(fails=True))
-    events = RunEvents("1", reported())
     with caplog.at_level(logging.WARNING):
-        for _ in range(3):
-            events(False)
+        events = RunEvents("1", reported())
+    for _ in range(3):
+        events(False)
     assert len(caplog.records) == 1
 
 
@@ -121,35 +136,42 @@ def test_a_report_that_cannot_be_told_is_swallowed_too(serve):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_numbers_that_are_not_finite_become_null(serve, value):
-    server = serve(Server())
-    broken = reported(change=value, forecast_errors=[value], judged=value, block_changes={0: value}, seconds=value)
-    RunEvents("1", broken)(True)
-    [(_, data, _)] = server.sent
+    broken = reported(change=value, error=value, jump=value, judged=value, block_changes={0: value}, seconds=value)
+    *_, data = sent_by(serve, broken, True)
     json.dumps(data, allow_nan=False)
-    assert data["change"] is data["forecast_error"] is data["judged"] is data["seconds"] is None
+    step = data["evaluation"]
+    assert step["change"] is step["error"] is step["jump"] is step["judged"] is step["seconds"] is None
     assert data["history"][0]["block_changes"] == [None] * BLOCKS
 
 
 def test_the_last_evaluation_of_a_finished_run_comes_with_the_end(serve):
-    """So that a run of n evaluations sends n events."""
+    """So that a run of n evaluations sends n events after the first."""
     server = serve(Server())
     report = reported()
     events = RunEvents("1", report)
     report.finished = True
     events(False)
-    assert server.sent == []
+    assert len(server.sent) == 1
     events(True)
-    [(_, data, _)] = server.sent
-    assert (data["done"], data["finished"], data["evaluation"]) == (True, True, 3)
+    _, (_, data, _) = server.sent
+    assert (data["done"], data["finished"], data["evaluation"]["evaluation"]) == (True, True, 2)
     assert [cell["action"] for cell in data["history"]] == ["compute", "reuse", "compute"]
-    assert data["summary"].startswith("BWCache paper: 1 of 3")
+    assert data["verdict"].startswith("2 of 3 steps were computed")
 
 
 def test_a_run_that_ended_before_its_first_evaluation(serve):
-    server = serve(Server())
-    RunEvents("1", reported(steps=0))(True)
-    [(_, data, _)] = server.sent
-    assert (data["evaluation"], data["step"], data["finished"], data["history"]) == (0, 0, False, [])
+    *_, data = sent_by(serve, reported(steps=0), True)
+    assert (data["evaluation"], data["finished"], data["history"]) == (None, False, [])
+
+
+def test_no_speed_is_told_with_another_cache_on_the_model(serve):
+    report = forecast("cr" * 10)
+    *_, alone = sent_by(serve, report, True)
+    assert alone["speedup"] > 1.5 and alone["seconds_saved"] > 5
+    report.rivals = ["EasyCache"]
+    *_, stacked = sent_by(serve, report, True)
+    assert stacked["speedup"] is stacked["seconds_saved"] is None
+    assert stacked["notice"].startswith("EasyCache")
 
 
 def test_blocks_are_counted_in_ranges():
@@ -158,6 +180,5 @@ def test_blocks_are_counted_in_ranges():
 
 
 def test_block_changes_keep_their_places_and_four_digits(serve):
-    server = serve(Server())
-    RunEvents("1", reported(block_changes={1: 0.123456, 3: 12.3456}))(False)
-    assert server.sent[0][1]["block_changes"] == [None, 0.1235, None, 12.35]
+    [data] = sent_by(serve, reported(block_changes={1: 0.123456, 3: 12.3456}))
+    assert data["evaluation"]["block_changes"] == [None, 0.1235, None, 12.35]

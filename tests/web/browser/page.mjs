@@ -28,14 +28,11 @@ let runs = 0;
 /** TinyWan with one BWCache Apply and a report: a prompt in ComfyUI's API format. Each has a seed of
  * its own: ComfyUI does not run the same prompt twice. */
 export function prompt({ steps = 20, size = 96, frames = 17, seed = ++runs, apply = {}, sampler = "euler" } = {}) {
-  const settings = {
-    mode: "adaptive", preset: "balanced", tolerance: 0.05, threshold: 0.15, reuse_interval: 0, start_step: 0,
-    end_step: -1, ...apply,
-  };
+  const settings = Object.fromEntries(Object.entries(apply).map(([name, value]) => [name === "mode" ? name : `mode.${name}`, value]));
   return {
     1: { class_type: "UNETLoader", inputs: { unet_name: "tinywan.safetensors", weight_dtype: "default" } },
     2: { class_type: "ModelSamplingSD3", inputs: { model: ["1", 0], shift: 8.0 } },
-    3: { class_type: "BWCacheApply", inputs: { model: ["2", 0], ...settings } },
+    3: { class_type: "BWCacheApply", inputs: { model: ["2", 0], mode: "forecast", ...settings } },
     4: { class_type: "TinyWords", inputs: { text: "red circle moving left" } },
     5: { class_type: "TinyWords", inputs: { text: "" } },
     6: { class_type: "EmptyHunyuanLatentVideo", inputs: { width: size, height: size, length: frames, batch_size: 1 } },
