@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from bwcache_pack.nodes.families import block_layout
+from bwcache_pack.nodes.families import FAMILIES
 
 from . import recipes
 from .lab import Lab
@@ -187,7 +187,8 @@ class SmallLab(Lab):
     @property
     def point(self) -> str:
         """The hook point of a model call."""
-        return "diffusion_model" if block_layout(self.module()).family.wrapped else "apply_model"
+        family = FAMILIES.get(type(self.module()).__name__)
+        return "apply_model" if family and not family.wrapped else "diffusion_model"
 
     def spy(self, model) -> Spy:
         module = self.module(model)

@@ -51,7 +51,7 @@ def test_both_hosts_sample_the_same_latents(lab, embedded):
 
 
 def test_a_cached_run_is_the_same_on_both_hosts(lab, embedded):
-    settings = {"mode": "adaptive", "preset": "custom", "tolerance": 0.05}
+    settings = {"mode": "paper", "threshold": 0.05, "reuse_interval": 2}
     ours, theirs = Lab(embedded, "wan21_t2v").cached(**settings), lab.cached(**settings)
     latents = Lab(embedded, "wan21_t2v").sample(ours.model, steps=20)
     expected = lab.plain.model.process_latent_in(lab.sample(theirs.model, steps=20))

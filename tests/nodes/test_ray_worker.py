@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.distributed
 
-from bwcache_pack.bwcache_core.config import BWCacheConfig
+from bwcache_pack.bwcache_core.config import BlockConfig, ForecastConfig
 from bwcache_pack.hosts import embedded as host
 from bwcache_pack.nodes import ray_worker
 from bwcache_pack.nodes.attach import attach
-from bwcache_pack.nodes.families import FAMILIES, BlockLayout, block_layout
-from bwcache_pack.nodes.ray_worker import RunStats, attach_here, decision_group, of_the_output, why_no_hooks
+from bwcache_pack.nodes.families import FAMILIES, BlockLayout, UnsupportedModelError, block_layout
+from bwcache_pack.nodes.ray_worker import RunStats, attach_here, config_of, decision_group, why_no_hooks
 from bwcache_pack.zoo.sampling import schedule
 from bwcache_pack.zoo.wan import TinyWan, TinyWanConfig
 
@@ -32,7 +33,6 @@ FSDP = {"is_xdit": False, "is_fsdp": True}
         ("HunyuanVideo", {**SPLIT, "ulysses_degree": 1, "ring_degree": 2}, "Raylight's forward of HunyuanVideo"),
         ("HunyuanVideo", FSDP, ""),
         ("HunyuanVideo", {**SPLIT, "ulysses_degree": 1}, ""),
-        ("NextDiT", FSDP, "NextDiT has no block hooks that work"),
         ("WanModel", CFG, "With a cfg_degree over 1 a worker sees the blocks of one condition only"),
     ],
 )
@@ -53,17 +53,16 @@ def test_sharded_weights_do_not_hide_the_class():
 
 
 @pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ({"cache_point": "features", "preset": "fast"}, {"cache_point": "output", "preset": "fast"}),
-        ({"mode": "paper", "threshold": 0.1}, {"cache_point": "output", "threshold": 0.1}),
-        ({"mode": "per block", "preset": "quality"}, {"cache_point": "output", "preset": "quality"}),
-        ({"mode": "paper", "threshold": 0.0},
-         {"cache_point": "output", "preset": "custom", "tolerance": 0.0, "threshold": 0.0}),
-    ],
-)  # fmt: skip
-def test_the_output_takes_over_with_the_same_wish(before, after):
-    assert of_the_output(BWCacheConfig(**before)) == BWCacheConfig(**after)
+    "config", [ForecastConfig(speedup=3.0, plan="0-3/4"), BlockConfig(threshold=0.1), BlockConfig(mode="per block")]
+)
+def test_settings_arrive_as_they_were(config):
+    assert config_of({"mode": config.mode, **asdict(config)}) == config
+
+
+@pytest.mark.parametrize("mode", ["paper", "per block"])
+def test_blocks_that_cannot_be_hooked_are_refused_with_a_way_out(patcher, mode):
+    with pytest.raises(UnsupportedModelError, match=r"blocks of one condition only.*Choose mode forecast"):
+        attach_here(patcher, {"mode": mode}, CFG, [].append)
 
 
 @pytest.fixture
@@ -127,19 +126,17 @@ def patcher() -> host.TinyPatcher:
     return host.TinyPatcher(TinyWan(TinyWanConfig(num_layers=2)).eval().requires_grad_(False))
 
 
-@pytest.mark.parametrize("mode", ["adaptive", "paper"])
-def test_both_conditions_are_seen_outside_of_cfg_parallelism(patcher, mode):
-    """Inside, half of the batch comes with the names of both conditions. In paper mode the output takes over."""
-    settings, stats, pushed = {"preset": "fast", "max_reuse": 2}, RunStats(), []
-    latents = sampled(attach(patcher, BWCacheConfig(**settings), stats))
+def test_the_forecast_lies_outside_of_cfg_parallelism(patcher):
+    """Inside, half of the batch comes with the names of both conditions."""
+    settings, stats, pushed = {"speedup": 2.0}, RunStats(), []
+    latents = sampled(attach(patcher, ForecastConfig(**settings), stats))
     split = OneByOne()
     patcher.add_wrapper_with_key("diffusion_model", None, split)
-    worker = attach_here(patcher, {**settings, "mode": mode}, CFG, pushed.append)
+    worker = attach_here(patcher, {"mode": "forecast", **settings}, CFG, pushed.append)
     torch.testing.assert_close(sampled(worker), latents, rtol=1e-4, atol=1e-4)
     [report], [expected] = pushed, stats.runs
     assert [step["action"] for step in report["steps"]] == [step.action for step in expected.steps]
-    assert report["mode"] == "adaptive"
-    assert len(report["warnings"]) == (mode == "paper")
+    assert expected.evaluations_reused > 0
     assert split.rows == [2] * (8 - expected.evaluations_reused)
 
 

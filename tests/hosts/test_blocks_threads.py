@@ -11,10 +11,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bwcache_pack.bwcache_core.forecast import FeatureHistory
+from bwcache_pack.bwcache_core.paper.stream import Stream
 from bwcache_pack.hosts import embedded as tiny
 from bwcache_pack.tests.hosts.lab import Lab, difference
-from bwcache_pack.tests.hosts.test_faults import SETTINGS
+from bwcache_pack.tests.hosts.test_blocks_faults import SETTINGS
 from bwcache_pack.zoo.sampling import schedule
 
 STEPS, RUNS = 8, 5
@@ -76,7 +76,7 @@ def sample(own, model, modules: list, threads: bool) -> torch.Tensor:
 
 
 def figures(report) -> list[tuple]:
-    return [(s.action, s.reason, s.change, s.forecast_errors, s.blocks_run, s.blocks_total, s.reused_blocks, s.cache_bytes)
+    return [(s.action, s.reason, s.change, s.blocks_run, s.blocks_total, s.reused_blocks, s.cache_bytes)
             for s in report.steps]
 
 
@@ -92,11 +92,10 @@ def test_threads_at_any_pace_sample_and_report_what_one_does(own, modules, mode)
         assert threaded.report.warnings == alone.report.warnings
 
 
-@pytest.mark.parametrize("mode", ["paper", "output", "features"])
 @pytest.mark.parametrize("call", [0, 1, 3, 5])
-def test_an_error_of_ours_in_one_thread_is_none_in_the_other(own, modules, monkeypatch, mode, call):
+def test_an_error_of_ours_in_one_thread_is_none_in_the_other(own, modules, monkeypatch, call):
     """The store of one condition fails in an evaluation that computes: from the next one on the run is the plain one."""
-    original, calls, lock = FeatureHistory.store, [], threading.Lock()
+    original, calls, lock = Stream.keep_features, [], threading.Lock()
 
     def failing(*args):
         with lock:
@@ -106,9 +105,9 @@ def test_an_error_of_ours_in_one_thread_is_none_in_the_other(own, modules, monke
             raise torch.OutOfMemoryError
         original(*args)
 
-    settings = {**SETTINGS[mode], "corrector": False}
+    settings = SETTINGS["paper"]
     plain = sample(own, own.plain, modules, threads=False)
-    monkeypatch.setattr(FeatureHistory, "store", failing)
+    monkeypatch.setattr(Stream, "keep_features", failing)
     cached = own.cached(**settings)
     out = sample(own, cached.model, modules, threads=True)
     monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""What nodes/attach.py reads of a model call, without a host."""
+"""What nodes/attach_blocks.py reads of a model call, without a host."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bwcache_pack.bwcache_core.config import BWCacheConfig
-from bwcache_pack.hosts.embedded import SAMPLERS, TinySampler, sample_euler
-from bwcache_pack.nodes.attach import open_session, shapes_of, stream_keys
-from bwcache_pack.nodes.families import BlockLayout, Family
+from bwcache_pack.nodes.attach_blocks import shapes_of, stream_keys
 
 
 def test_shapes_are_those_of_one_row():
@@ -56,36 +53,3 @@ def test_every_part_of_an_identity_tells_conditions_apart(changed):
 def test_an_input_that_is_no_batch_of_latents_is_refused(shape):
     with pytest.raises(ValueError, match="2 conditions"):
         keys(shape=shape)
-
-
-@pytest.mark.parametrize(
-    ("sampler", "settings", "corrected"),
-    [
-        (SAMPLERS["euler"], {}, True),
-        (SAMPLERS["heun"], {}, False),  # not measured to gain
-        (SAMPLERS["euler"], {"corrector": False}, False),
-        (SAMPLERS["euler"], {"cache_point": "features"}, False),
-        (SAMPLERS["euler"], {"mode": "paper"}, False),
-        (sample_euler, {}, False),  # not a KSAMPLER of ComfyUI
-    ],
-)
-def test_only_a_sampler_that_is_known_is_corrected(sampler, settings, corrected):
-    session = opened(sampler, **settings)
-    assert bool(session.sampler) == corrected and not session.report.warnings
-
-
-def test_a_sampler_that_will_not_be_asked_is_not_corrected_and_the_report_says_so():
-    def sample_euler(model, x, sigmas, disable=None):
-        raise RuntimeError("no model of mine")
-
-    session = opened(TinySampler(sample_euler))
-    assert session.sampler == ()
-    [warning] = session.report.warnings
-    assert warning.startswith("The corrector is off") and "TypeError" in warning
-
-
-def opened(sampler, **settings):
-    layout = BlockLayout("model", (("double_block", 0),), Family("family", ()))
-    guider = SimpleNamespace(model_options={}, model_patcher=None)
-    noise, sigmas = torch.zeros(1, 16, 3, 4, 4), torch.linspace(1.0, 0.0, 11)
-    return open_session(BWCacheConfig(**settings), layout, guider, None, noise, None, sampler, sigmas)

@@ -1,20 +1,17 @@
-"""Models other than Wan and HunyuanVideo: what the cache promises, on a small instance of each."""
+"""Models other than Wan and HunyuanVideo: what the block modes promise, on a small instance of each."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from bwcache_pack.nodes.families import FAMILIES, UnsupportedModelError, block_layout
+from bwcache_pack.nodes.families import FAMILIES, UnsupportedModelError
 from bwcache_pack.tests.hosts.instances import INSTANCES, SmallLab, supported_class
 from bwcache_pack.tests.hosts.lab import FORCED, STEPS, difference
-from bwcache_pack.tests.hosts.spy import Witness
-from bwcache_pack.tests.hosts.test_contract import OFF, half_similar
+from bwcache_pack.tests.hosts.test_blocks_contract import BLOCK_MODES, half_similar, off
 
 pytestmark = pytest.mark.comfyui
 COND, UNCOND = 0, 1
-# From step 3 on, whatever the error: nothing here is smooth.
-REUSING = {"target_speedup": 8.0, "start_step": 3, "max_reuse": 2, "corrector": False}
 UNHOOKED = ("kandinsky5", "lumina2", "cosmos_predict2")
 HOOKED = [name for name in INSTANCES if name not in UNHOOKED]
 
@@ -31,12 +28,11 @@ def on(*names: str):
     return pytest.mark.parametrize("small", names, indirect=True)
 
 
-@on(*INSTANCES)
+@on(*HOOKED)
 def test_output_is_bit_identical_while_nothing_may_be_reused(small):
-    hooked = block_layout(small.module()).family.hooked
     plain = small.sample(small.plain)
-    for off in OFF.values() if hooked else [OFF["output"]]:
-        cached = small.cached(**off)
+    for mode in BLOCK_MODES:
+        cached = small.cached(**off(mode))
         assert difference(small.sample(cached.model), plain) == 0.0
         assert cached.actions == ["compute"] * STEPS
         assert cached.report.blocks_total == STEPS * cached.report.block_count
@@ -60,30 +56,6 @@ def test_reused_steps_hand_the_last_computed_features_to_the_head(small):
     assert difference(features[2][COND], features[2][UNCOND]) > 0.01, "the test could not tell them apart"
     assert difference(features[2][COND], features[1][COND]) > 0.0
     assert not any(evaluation.input_written for evaluation in spy.evaluations)
-
-
-@on(*INSTANCES)
-def test_reused_outputs_are_forecast_from_each_conditions_own_past(small):
-    """A line through the last two computed outputs, `damping` of the way along it. No block runs."""
-    witness = Witness(small.plain, point=small.point)
-    cached = small.cached(witness.model, **REUSING, order=1, damping=0.75)
-    spy, _ = small.watch(cached.model, one_by_one=lambda evaluation: evaluation == 2)
-    assert cached.actions == ["compute"] * 3 + ["reuse"] * 2 + ["compute"] * 3
-    assert [sum(e.blocks_run for e in spy.evaluations[3:5]), cached.report.steps[3].blocks_run] == [0, 0]
-    for ahead in (1, 2):
-        for condition in (COND, UNCOND):
-            newest, older = witness.evaluations[2][condition], witness.evaluations[1][condition]
-            expected = newest + 0.75 * ahead * (newest - older)
-            torch.testing.assert_close(witness.evaluations[2 + ahead][condition], expected, rtol=1e-3, atol=1e-3)
-    assert difference(witness.evaluations[2][COND], witness.evaluations[2][UNCOND]) > 0.01
-
-
-@on("flux", "sd3", "mochi")
-def test_the_corrector_acts_on_computed_outputs(small):
-    """Where only the denoised latent is seen, on the output that stands for it."""
-    plainly, correcting = small.cached(**REUSING), small.cached(**{**REUSING, "corrector": True})
-    assert difference(small.sample(plainly.model), small.sample(correcting.model)) > 1e-3
-    assert plainly.actions == correcting.actions
 
 
 @on(*HOOKED)
@@ -116,15 +88,15 @@ def test_per_block_runs_exactly_the_blocks_it_does_not_report_as_reused(small):
 
 
 @on(*UNHOOKED)
-@pytest.mark.parametrize("settings", [{"mode": "paper"}, {"mode": "per block"}, {"cache_point": "features"}], ids=str)
-def test_without_block_hooks_only_the_output_can_be_cached(small, settings):
-    with pytest.raises(UnsupportedModelError, match="has no block hooks that work"):
-        small.cached(**settings)
+@pytest.mark.parametrize("mode", BLOCK_MODES)
+def test_a_model_without_block_hooks_is_refused_and_sent_to_forecast(small, mode):
+    with pytest.raises(UnsupportedModelError, match="Mode forecast serves every model"):
+        small.cached(mode=mode)
 
 
 @on("kandinsky5")
 def test_a_block_hook_of_kandinsky_cannot_call_the_block(small):
-    """It passes x= to a block that calls it visual_embed. Once this fails, the row can say that hooks work."""
+    """It passes x= to a block that calls it visual_embed. Once this fails, families.py can have a row for it."""
     model = small.plain
     model.set_model_patch_replace(lambda args, extra: {"x": extra["original_block"](args)}, "dit", "double_block", 0)
     with pytest.raises(TypeError, match="unexpected keyword argument 'x'"):
@@ -159,7 +131,7 @@ def with_control(small: SmallLab, strength_of):
 
 def image_tokens(small: SmallLab) -> tuple[int, int]:
     """Number and width of the hidden states of the image in the first block."""
-    spy, _ = small.watch(small.cached(**OFF["paper"]).model, steps=1)
+    spy, _ = small.watch(small.cached(**off("paper")).model, steps=1)
     features = spy.evaluations[0].calls[0].entered[small.block_keys[0]]["img"]
     return features.shape[1:]
 
@@ -173,7 +145,7 @@ def test_a_control_after_the_last_block_acts_once_in_reused_steps_too(small):
     (model, add), (watched, _), (reused, _) = controlled(), controlled(), controlled()
     plain = small.sample(model)
     assert difference(plain, small.sample(small.plain)) > 0.01, "the control does nothing here"
-    assert difference(small.sample(small.cached(watched, **OFF["paper"]).model), plain) == 0.0
+    assert difference(small.sample(small.cached(watched, **off("paper")).model), plain) == 0.0
     cached = small.cached(reused, **FORCED)
     spy, _ = small.watch(cached.model)
     assert cached.actions[3:5] == ["reuse"] * 2
@@ -185,18 +157,10 @@ def test_a_control_after_the_last_block_acts_once_in_reused_steps_too(small):
             torch.testing.assert_close(evaluation.head(condition), kept + 0.2 * add, rtol=1e-4, atol=1e-4)
 
 
-@on(*INSTANCES)
-def test_a_run_of_defaults_reuses_and_stays_finite(small):
-    cached = small.cached(target_speedup=1.5)
-    assert torch.isfinite(small.sample(cached.model, steps=12)).all()
-    assert cached.report.evaluations_reused > 0
-    assert cached.report.model == type(small.module()).__name__
-
-
 def test_every_row_has_an_instance_or_a_recipe(comfyui):
-    """Wan and HunyuanVideo: recipes.py and test_more_families.py."""
-    made = {type(SmallLab(comfyui, name).module()).__name__ for name in INSTANCES if supported_class(INSTANCES[name])}
+    """Wan and HunyuanVideo: recipes.py and test_blocks_families.py."""
+    made = {type(SmallLab(comfyui, name).module()).__name__ for name in HOOKED if supported_class(INSTANCES[name])}
     others = {name for name in FAMILIES if "Wan" not in name and name != "HunyuanVideo"}
-    if all(supported_class(instance) for instance in INSTANCES.values()):
+    if all(supported_class(instance) for instance in map(INSTANCES.get, HOOKED)):
         assert made == others
     assert made <= others
