@@ -1,7 +1,7 @@
 """The embedded host: what nodes/attach.py needs of ComfyUI, around a TinyWan. attach.py runs on it unchanged.
 
-A run: TinyGuider.sample -> OUTER_SAMPLE -> sampler -> PREDICT_NOISE -> conditions, batched or one by one ->
-DIFFUSION_MODEL -> model, with wrappers at each name in capitals. One contract suite, tests/hosts, runs over this host
+A run: TinyGuider.sample -> OUTER_SAMPLE -> sampler -> PREDICT_NOISE -> CALC_COND_BATCH -> conditions, batched or one by
+one -> DIFFUSION_MODEL -> model, with wrappers at each name in capitals. One contract suite, tests/hosts, runs over this host
 and over ComfyUI. Left out: areas, hooks, masks, several devices, loading.
 Shapes: B = latent batch, N = words.
 """
@@ -18,7 +18,8 @@ import torch
 
 from ..zoo.sampling import TIMESTEPS, schedule
 
-OUTER_SAMPLE, PREDICT_NOISE, DIFFUSION_MODEL = "outer_sample", "predict_noise", "diffusion_model"
+OUTER_SAMPLE, PREDICT_NOISE = "outer_sample", "predict_noise"
+CALC_COND_BATCH, DIFFUSION_MODEL = "calc_cond_batch", "diffusion_model"
 COND, UNCOND = 0, 1
 
 
@@ -147,15 +148,23 @@ class TinyGuider:
 
     def predict_noise(self, x, timestep, model_options, seed=None) -> torch.Tensor:
         """Clean latents as the guided model sees them in x at noise level `timestep` (B,), which is sigma."""
-        needed = [c for c in self.conditions if c.index == COND or self.cfg != 1.0]
-        denoised: dict[int, torch.Tensor] = {}
+        asked = [[c for c in self.conditions if c.index == index] for index in (COND, UNCOND)]
+        conds = [[{"condition": c} for c in found] for found in asked]
+        if self.cfg == 1.0:
+            conds[UNCOND] = None
+        call = wrapped(CALC_COND_BATCH, self.calc_cond_batch, None, model_options["transformer_options"])
+        cond, uncond = call(self.model_patcher.diffusion_model, conds, x, timestep, model_options)
+        return cond if conds[UNCOND] is None else uncond + (cond - uncond) * self.cfg
+
+    def calc_cond_batch(self, model, conds, x, timestep, model_options) -> list[torch.Tensor]:
+        """Clean latents of each condition, (B, 16, F, H, W); zeros for None."""
+        needed = [entry["condition"] for entries in reversed(conds) for entry in entries or ()]  # uncond first
+        denoised = [torch.zeros_like(x) for _ in conds]
         for group in self.batches(needed):
             velocities = self.apply_model(group, x, timestep, model_options).chunk(len(group))
             for condition, velocity in zip(group, velocities, strict=True):
                 denoised[condition.index] = x - velocity * timestep.view(-1, 1, 1, 1, 1)
-        if UNCOND not in denoised:
-            return denoised[COND]
-        return denoised[UNCOND] + (denoised[COND] - denoised[UNCOND]) * self.cfg
+        return denoised
 
     def batches(self, conditions: list[Condition]) -> list[list[Condition]]:
         lengths = {condition.context.shape[1] for condition in conditions}

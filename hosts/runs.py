@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ..bwcache_core.config import BWCacheConfig
+from ..bwcache_core.config import BlockConfig, ForecastConfig
 from ..bwcache_core.report import RunReport, RunStats
 from ..nodes.attach import attach
 from ..zoo.sampling import null_context
@@ -120,7 +120,7 @@ def open_host(checkpoint: Path = DEFAULT_PATH) -> Host:
     return ComfyHost(Path(root), checkpoint) if root else EmbeddedHost(checkpoint)
 
 
-def run(host: Host, job: Job, config: BWCacheConfig | None = None, patch: Callable | None = None) -> Outcome:
+def run(host: Host, job: Job, config: ForecastConfig | BlockConfig | None = None, patch: Callable | None = None) -> Outcome:
     """Sample one job: plain, with BWCache as configured, or with a model changed by `patch`."""
     stats = RunStats()
     model = patch(host.model) if patch else host.model

@@ -1,0 +1,330 @@
+"""One run of the forecast mode: which evaluation computes, and what the others get."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed
+
+from .config import ForecastConfig
+from .corrector import SamplerStep
+from .plan import plan_for
+from .report import RunReport, StepReport
+from .schedule import Schedule
+from .track import Call, Place, Scale, Track
+from .trust import Trust
+
+SAME_SIGMA = 1e-3  # relative: half precision rounds sigmas
+PLANNED = "the plan"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The last evaluation: the latent x, what the guider made of it (D), and where."""
+
+    place: Place
+    latent: torch.Tensor
+    denoised: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Unread:
+    """An error whose numbers still lie on the device: of which condition, over how many steps, L1 norms (2, P, B)."""
+
+    label: str
+    distance: float
+    sums: torch.Tensor
+
+
+class ForecastRun:
+    """State of one run. Order of calls: begin, call once per model call, end; and close at the end whatever happened.
+
+    sampler: what it does at each evaluation (corrector.py), empty where that is not known. group: processes that sample
+    the same latent together, and have to decide alike. on_step: called with each finished StepReport.
+    """
+
+    def __init__(
+        self, config: ForecastConfig, schedule: Schedule, model: str = "", sampler: Sequence[SamplerStep] = (),
+        scale: Scale | None = None, group: torch.distributed.ProcessGroup | None = None,
+        on_step: Callable[[StepReport], None] | None = None,
+    ) -> None:
+        self.config, self.scale, self.group, self.on_step = config, scale or Scale(), group, on_step
+        self.sampler = sampler
+        self.trust = Trust(config.threshold)
+        self.report = RunReport(config.mode, config.threshold, [], model, speedup_asked=config.speedup)
+        self.tracks: dict[Hashable, Track] = {}
+        self._counts: dict[Hashable, int] = {}
+        self._unread: list[Unread] = []
+        self._seen: Seen | None = None
+        self._latent: torch.Tensor | None = None
+        self._place: Place | None = None  # of the evaluation that is going on
+        self._current: StepReport | None = None  # until the next one begins
+        self._reuse = False
+        self._began = 0.0
+        self.lay(schedule)
+
+    def lay(self, schedule: Schedule) -> None:
+        """Make the plan for a schedule: at the start, and again where the sampler turns out to run over another one."""
+        config = self.config
+        self.schedule = schedule
+        self.plan = plan_for(schedule, config.speedup, config.plan, config.start_step, config.end_step)
+        report = self.report
+        report.sigmas, report.plan, report.plan_note = list(schedule.sigmas), self.plan.text, self.plan.note
+        report.planned = list(self.plan.computes)
+
+    @property
+    def stopped(self) -> bool:
+        return bool(self.report.stopped)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether anything may be reused: else nothing is kept or measured."""
+        return len(self.plan.computes) < self.plan.steps and self.config.threshold > 0 and not self.stopped
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an evaluation is going on. What calls the model at other times is no business of ours."""
+        return self._place is not None
+
+    @property
+    def sigma(self) -> float:
+        """Of the evaluation that is going on."""
+        return self._place.sigma
+
+    def begin(self, timestep: torch.Tensor, latent: torch.Tensor) -> None:
+        """An evaluation of `latent` at `timestep` (B,), which is sigma: one host read, one decision for all its calls."""
+        if self._place is not None:  # the last one raised: only some of its calls are up to date
+            self._drop()
+            self._current = None
+        if timestep.ndim > 1 and not self.stopped:
+            raise ValueError(f"the timestep is {tuple(timestep.shape)}, expected one number for each row")
+        sigma, jump = self._settle(timestep, latent)
+        if not (math.isfinite(sigma) or self.stopped):
+            raise ValueError(f"sigma is {sigma}, expected a finite number")
+        self._place = place = self._locate(sigma)
+        self._current = StepReport(place.evaluation, place.step, sigma, jump=jump)
+        self._reuse = self._decide(jump)
+        self._counts.clear()
+        self._latent = latent
+        self._began = time.perf_counter()
+
+    def call(self, call: Call, timestep: torch.Tensor, latent: torch.Tensor, compute: Callable[[], list]) -> list:
+        """D of a call's conditions, made by `compute` or foretold. Tensors are fresh, or compute's own and not kept."""
+        key = (call.key, self._counts.get(call.key, 0))
+        self._counts[call.key] = key[1] + 1
+        track = self.tracks.get(key)
+        if track is not None and track.evaluation < self._place.evaluation - 1:
+            track = None  # it was left out of an evaluation: too old
+        sigma = timestep.reshape(-1, *[1] * (latent.ndim - 1))
+        asked = sum(label is not None for label in call.labels)
+        if self._reuse and track and self.keeps:
+            denoised = track.recall(self._place, sigma, latent)
+        else:
+            if self._reuse:
+                self._current.reason = "conditions that were not there before"
+            denoised = compute()
+            self._current.calls_run += asked
+            if not self.keeps or any(d is not None and d.requires_grad for d in denoised):
+                return self._count(asked, denoised)
+            track = track or Track()
+            denoised = self._learn(call, key, track, sigma, latent, denoised)
+        track.evaluation = self._place.evaluation
+        self.tracks[key] = track
+        return self._count(asked, denoised)
+
+    def count_plain(self, asked: int) -> None:
+        """A call of `asked` conditions was made without the cache, after it gave up."""
+        self._current.calls_run += asked
+        self._current.calls_total += asked
+
+    def end(self, denoised: torch.Tensor) -> None:
+        """The evaluation is over, and the guider made `denoised` of it. One that made no call changes nothing."""
+        current, place, latent = self._current, self._place, self._latent
+        self._place = self._latent = None
+        if not current.calls_total:
+            self._current = None
+            return
+        if current.calls_run < current.calls_total:
+            current.action = "partial" if current.calls_run else "reuse"
+        if self.keeps:
+            self.tracks = {key: track for key, track in self.tracks.items() if track.evaluation == place.evaluation}
+            self._seen = Seen(place, latent.clone(), denoised.clone())
+            if current.calls_run:
+                self.trust.computed()
+        current.cache_bytes = self._held()
+        self.report.steps.append(current)
+
+    def close(self, finished: bool) -> RunReport:
+        """End of the run: read what is left if it went well, drop every tensor, return the report."""
+        self.report.finished = finished  # before the last on_step, so that its receiver knows it is the last
+        try:
+            if finished:
+                self._settle(None, None)
+        finally:  # reading waits for the group, which may be broken
+            self._drop()
+            self._place = None
+        return self.report
+
+    def give_up(self, error: Exception) -> None:
+        """The cache itself failed: drop every tensor. What is left of the run computes, and the report says why."""
+        self._drop()
+        if self.stopped:
+            return
+        evaluation = len(self.report.steps)
+        if self._current is not None:
+            self._current.reason = f"the cache gave up in evaluation {evaluation}"
+        self.report.stopped = f"the cache gave up in evaluation {evaluation}"
+        self.report.warnings.append(
+            f"The cache gave up in evaluation {evaluation}, and the rest of the run was computed without it: "
+            f"{described(error)}."
+        )
+
+    def _count(self, asked: int, denoised: list) -> list:
+        """A call is counted once it went through."""
+        self._current.calls_total += asked
+        return denoised
+
+    def _learn(self, call: Call, key: Hashable, track: Track, sigma, latent, denoised: list) -> list:
+        distance = self._place.coordinate - track.newest if track.nodes else 0.0
+        asked = [d if label is not None else None for d, label in zip(denoised, call.labels, strict=True)]
+        learned, missed = track.learn(self._place, sigma, latent, asked, self.sampler)
+        labels = [label + (f" pass {key[1] + 1}" if key[1] else "") for label in call.labels if label is not None]
+        for label, (output, difference) in zip(labels, missed, strict=False):
+            self._unread.append(Unread(label, distance, self.scale.sums(difference, output)))
+        return [d if mine is None else mine for mine, d in zip(learned, denoised, strict=True)]
+
+    def _decide(self, jump: float | None) -> bool:
+        """Whether this evaluation reuses; its report says why."""
+        place, current, seen, trust = self._place, self._current, self._seen, self.trust
+        if self.stopped or not self.keeps:
+            current.reason = self.report.stopped or "every step computes"
+            return False
+        if seen is None or not self.tracks:
+            current.reason = "nothing was computed before"
+            return False
+        if self._rose(place.sigma, seen.place.sigma):
+            current.reason = "sigma went back up"
+            self._leave()
+            return False
+        trust.moved(math.inf if jump is None else jump)
+        if not trust.noise <= trust.threshold:  # NaN included
+            self._leave()
+        current.reason = PLANNED
+        if place.step in self.plan.computes:
+            return False
+        newest = max(track.newest for track in self.tracks.values())
+        objection = trust.objection(place.coordinate - newest)
+        if objection:
+            current.reason, current.judged, current.limit = objection
+        return objection is None
+
+    def _leave(self) -> None:
+        """The sampler went on elsewhere: nothing may be foretold from what was computed so far."""
+        for track in self.tracks.values():
+            track.leave()
+
+    def _rose(self, sigma: float, before: float) -> bool:
+        slack = SAME_SIGMA * abs(before)
+        return sigma < before - slack if self.schedule.rises else sigma > before + slack
+
+    def _locate(self, sigma: float) -> Place:
+        """Where the sampler stands: as it was asked beforehand, else by sigma."""
+        evaluation = len(self.report.steps)
+        expected = self.sampler[evaluation] if evaluation < len(self.sampler) else None
+        if expected is None or not math.isclose(expected.sigma, sigma, rel_tol=SAME_SIGMA):
+            self.sampler = ()
+        step = expected.step if self.sampler else self.schedule.step_of(sigma)
+        return Place(evaluation, step, self.schedule.coordinate(sigma), sigma)
+
+    def _settle(self, timestep: torch.Tensor | None, latent: torch.Tensor | None) -> tuple[float, float | None]:
+        """Close the books of the evaluation before. Returns sigma, and how far the latent jumped; None if unknown."""
+        moved = self._moved(timestep, latent) if self._seen and self.keeps and latent is not None else None
+        sums = [*(unread.sums for unread in self._unread), *([] if moved is None else [moved])]
+        sigma, numbers = read(timestep, sums, self.group)
+        jump = worst(numbers.pop()) if moved is not None else None
+        unread, self._unread = self._unread, []
+        current, self._current = self._current, None
+        if current is not None:
+            current.seconds = time.perf_counter() - self._began
+            self._judge(current, [(u.label, u.distance, worst(n)) for u, n in zip(unread, numbers, strict=True)])
+            if self.on_step:
+                self.on_step(current)
+        return sigma, jump
+
+    def _judge(self, current: StepReport, errors: list[tuple[str, float, float]]) -> None:
+        """Put what was measured into the report of an evaluation, and tell trust."""
+        if not errors:
+            return
+        current.conditions = {label: error for label, _, error in errors}
+        _, distance, current.error = max(errors, key=lambda measured: measured[2])
+        if any(not math.isfinite(error) for _, _, error in errors):
+            current.fault = "the model's output is all zero, or holds NaN or infinity"
+            current.error = None
+            self._drop()
+        else:
+            self.trust.measured(current.error, distance)
+
+    def _moved(self, timestep: torch.Tensor, latent: torch.Tensor) -> torch.Tensor | None:
+        """L1 norms (2, P, B) of what the latent is off from where the last D led, and of sigma * v there."""
+        seen = self._seen
+        if seen.latent.shape != latent.shape:
+            return None
+        ratio = (timestep / seen.place.sigma).reshape(-1, *[1] * (latent.ndim - 1))
+        towards = (seen.latent - seen.denoised) * ratio
+        return self.scale.sums(latent - seen.denoised - towards, towards)
+
+    def _held(self) -> int:
+        seen = [self._seen.latent, self._seen.denoised] if self._seen else []
+        return sum(track.nbytes for track in self.tracks.values()) + sum(tensor.nbytes for tensor in seen)
+
+    def _drop(self) -> None:
+        self.tracks.clear()
+        self._unread.clear()
+        self._seen = self._latent = None
+
+
+def read(
+    timestep: torch.Tensor | None, sums: Sequence[torch.Tensor], group: torch.distributed.ProcessGroup | None = None
+) -> tuple[float, list[list[list[float]]]]:
+    """Bring sigma and norms (2, P, B) to the host in one transfer: the only host sync of an evaluation.
+
+    The norms of a group's processes are added up first, so all of them read the same.
+    """
+    flat = [part.flatten() for part in sums]
+    if flat and group is not None:
+        flat = [torch.cat(flat)]
+        torch.distributed.all_reduce(flat[0], group=group)
+    if timestep is not None:
+        flat.insert(0, timestep.flatten()[:1].float())
+    if not flat:
+        return math.nan, []
+    numbers = torch.cat([part.to(flat[0].device) for part in flat]).tolist()
+    sigma = numbers.pop(0) if timestep is not None else math.nan
+    norms = []
+    for part in sums:
+        here, numbers = numbers[: part.numel()], numbers[part.numel() :]
+        half = len(here) // 2
+        norms.append([here[:half], here[half:]])
+    return sigma, norms
+
+
+def worst(norms: Sequence[Sequence[float]]) -> float:
+    """The largest relative L1 error over parts and rows. Infinite where a number is broken."""
+    errors = [relative(difference, reference) for difference, reference in zip(*norms, strict=True)]
+    return max(errors, default=0.0)
+
+
+def relative(difference: float, reference: float) -> float:
+    if not (math.isfinite(difference) and math.isfinite(reference)):
+        return math.inf
+    return difference / reference if reference else (0.0 if difference == 0.0 else math.inf)
+
+
+def described(error: Exception) -> str:
+    """An error as a short line: those of allocators run over many."""
+    text = str(error).strip().split("\n")[0][:200].rstrip(".")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

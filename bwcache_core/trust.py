@@ -1,0 +1,50 @@
+"""When a plan is set aside: errors of forecasts, measured where the truth was computed, and fresh noise in the latent.
+
+Pure numbers. A plan is trusted until a forecast errs by more than the threshold. From then on forecasts may reach as far
+as the threshold allows, taking the error measured last to grow in proportion to the distance. The other way that a
+forecast goes wrong is seen before it is made: the latent is not where the last evaluation led, since the sampler added
+noise, restarted, or works on another tile.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+NOISE_SHARE = 0.25  # of the threshold that fresh noise may take up: second-order samplers move the latent a little
+
+
+@dataclass
+class Trust:
+    """threshold: relative L1 error of a forecast. reach: how many steps a forecast may go from its newest output.
+    noise: of the latent since that output, as a share of the model's output."""
+
+    threshold: float
+    reach: float = math.inf
+    noise: float = 0.0
+
+    @property
+    def most_noise(self) -> float:
+        return NOISE_SHARE * self.threshold
+
+    def measured(self, error: float, distance: float) -> None:
+        """A forecast over `distance` steps had this error."""
+        if error > self.threshold or self.reach < math.inf:
+            self.reach = distance * self.threshold / max(error, 1e-9)
+
+    def moved(self, jump: float) -> None:
+        """The latent lies `jump` off where the last evaluation led. Independent noises add up in squares."""
+        self.noise = math.hypot(self.noise, jump)
+
+    def computed(self) -> None:
+        """Outputs are new, and belong to the latent as it is now."""
+        self.noise = 0.0
+
+    def objection(self, distance: float) -> tuple[str, float, float] | None:
+        """Why a forecast over `distance` steps is not to be trusted: words, the number, its limit. None where it is."""
+        if not self.noise <= self.most_noise:  # NaN included
+            return "fresh noise in the latent", self.noise, self.most_noise
+        if distance > self.reach:
+            expected = self.threshold * distance / self.reach
+            return "its forecast would err by more than the threshold", expected, self.threshold
+        return None
