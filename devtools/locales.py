@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 
 from .pack import ROOT
 from .workflows import object_info
@@ -29,16 +30,25 @@ def texts_of(info: dict) -> dict:
 
 
 def node_texts(about: dict) -> dict:
-    inputs = {**about["input"].get("required", {}), **about["input"].get("optional", {})}
     outputs = zip(about["output_name"], about["output_tooltips"], strict=True)
     return {
         "display_name": about["display_name"],
         "description": about["description"],
-        "inputs": {
-            name.replace(".", "_"): {"name": name, "tooltip": entry[1]["tooltip"]} for name, entry in inputs.items()
-        },
+        "inputs": dict(input_texts(about["input"])),
         "outputs": {str(slot): {"name": name, "tooltip": tip} for slot, (name, tip) in enumerate(outputs)},
     }
+
+
+def input_texts(inputs: dict, prefix: str = "") -> Iterator[tuple[str, dict]]:
+    """Name and tooltip by key, `mode_speedup` for one inside of `mode`. One of two modes has the same text in both."""
+    for group in ("required", "optional"):
+        for name, (_, *rest) in inputs.get(group, {}).items():
+            about = rest[0] if rest else {}
+            key = f"{prefix}{name.replace('.', '_')}"
+            yield key, {"name": name, "tooltip": about["tooltip"]}
+            for option in about.get("options") or ():
+                if isinstance(option, dict):
+                    yield from input_texts(option["inputs"], f"{key}_")
 
 
 if __name__ == "__main__":

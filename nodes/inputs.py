@@ -56,15 +56,19 @@ def forecast_inputs(defaults: ForecastConfig) -> list:
     )
     speedup = number(
         "speedup", defaults.speedup, 1.0, 10.0, 0.1,
-        "All steps over computed steps. 2 computes half of them. Higher is faster and drifts further from the uncached "
+        "All steps over computed steps: 2 computes half of them. Higher is faster and drifts further from the uncached "
         "video. 1 computes all: the cache is off, bit for bit.",
     )  # fmt: skip
-    threshold = number(
-        "threshold", defaults.threshold, 0.0, 10.0, 0.05,
-        "Largest error of a forecast, measured at computed steps, up to which steps are reused. Lower reuses less where "
-        "a model or sampler is hard to foretell. 0 turns reuse off.",
+    return [speedup, threshold_input(defaults.threshold, 10.0, 0.05), plan]
+
+
+def threshold_input(default: float, most: float, step: float):
+    """Of every mode: translations know an input by its name alone, so the text is one."""
+    return number(
+        "threshold", default, 0.0, most, step,
+        "Reuse only under it. forecast: the error of the forecasts, measured at computed steps. paper, per block: the "
+        "change of the blocks. Higher reuses more and drifts further from the uncached video. 0 turns reuse off.",
     )  # fmt: skip
-    return [speedup, threshold, plan]
 
 
 def custom_inputs(defaults: ForecastConfig) -> list:
@@ -82,11 +86,6 @@ def custom_inputs(defaults: ForecastConfig) -> list:
 
 
 def block_inputs(defaults: BlockConfig, paper: bool) -> list:
-    threshold = number(
-        "threshold", defaults.threshold, 0.0, 1.0, 0.005,
-        "Blocks that changed less than this since the last step are reused. Higher is faster and drifts further from the "
-        "uncached video. 0 turns reuse off and only measures.",
-    )  # fmt: skip
     interval = whole(
         "reuse_interval", defaults.reuse_interval, 0, 100,
         "Steps reused after each computed one. Higher is faster and drifts further. 0 = 10 % of the steps, at least 1.",
@@ -96,6 +95,7 @@ def block_inputs(defaults: BlockConfig, paper: bool) -> list:
         "The change of every n-th block is measured. Higher costs less memory and sees less.", EXPERT,
     )  # fmt: skip
     rest = [monitor] if paper else []
+    threshold = threshold_input(defaults.threshold, 1.0, 0.005)
     return [threshold, interval, *window_inputs(defaults), *rest, *memory_inputs(defaults)]
 
 
