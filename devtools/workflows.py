@@ -47,14 +47,15 @@ FILES = {
 }
 AVOID = "overexposed, static, blurred details, subtitles, worst quality, low quality, deformed, still picture"
 PROMPT = "A fox runs through a snowy forest at dawn, breath in the cold air, tracking shot"
-APPLY_HEIGHT = 680  # with the live view below the widgets
-REPORT_HEIGHT = 860  # text and three charts
-REPORT_WIDTH = 480
+APPLY_HEIGHT = 380  # with the live view below the widgets
+REPORT_HEIGHT = 640  # text and a chart
+REPORT_WIDTH = 460
 LIVE = """
-**BWCache Apply** sits between the model and the sampler. Leave `mode` at `adaptive` and choose a preset: `quality`,
-`balanced` or `fast`. To compare with the uncached video, bypass it (Ctrl+B) and run the same seed again.
+**BWCache Apply** sits between the model and the sampler. `speedup` 2 computes half of the steps and foretells the others:
+the strip on the node shows which ones. Set it to 1.5 for a video closer to the uncached one.
 
-**BWCache Report** runs after the sampler and says what was reused, why, and what to try.
+To compare, bypass BWCache Apply (Ctrl+B) and run the same seed again. **BWCache Report** says what a run saved, and what
+to try if it saved little.
 """
 
 
@@ -105,7 +106,7 @@ def save(graph: Graph, column: int, latent: Link, vae: Link, fps: int, prefix: s
 
 
 def report(graph: Graph, column: int, stats: Link, latent: Link, title: str = "") -> Node:
-    node = graph.add(column, "BWCacheReport", title, REPORT_HEIGHT, stats=stats, passthrough=latent)
+    node = graph.add(column, "BWCacheReport", title, REPORT_HEIGHT, passthrough=latent, stats=stats)
     node.width = REPORT_WIDTH
     return node
 
@@ -152,14 +153,12 @@ def wan21_i2v(graph: Graph) -> None:
 TWO_EXPERTS = """
 ## Wan 2.2 14B: one BWCache Apply for each expert
 
-Wan 2.2 14B is two models. The high-noise expert samples the first half of the schedule, the low-noise expert the rest:
-two sampler nodes, so two runs. What one expert computed is no guide to the other, so **each gets its own BWCache
-Apply**, its own cache and its own warm-up (the first 3 steps of each run always compute).
+Wan 2.2 14B is two models. The high-noise expert samples the first half of the steps, the low-noise expert the rest. They
+are two runs, so **each gets its own BWCache Apply** and its own report. Steps count from 0 in each run.
 
-The high-noise half decides layout and motion. If motion suffers, set its preset to `quality`, and leave the other.
-Both reports together show the whole video: the first run has no protected last steps, because it does not end at noise 0.
+The high-noise half decides layout and motion. If motion suffers, set its `speedup` to 1.5, and leave the other at 2.
 
-With a 4-step LoRA there is next to nothing to reuse: leave both nodes out.
+With a 4-step LoRA no step can be spared: bypass both nodes.
 """
 
 
@@ -203,9 +202,8 @@ def wan22_5b(graph: Graph) -> None:
 VACE = """
 ## Wan 2.1 VACE, 14B: reference image to video
 
-Connect a control video and masks to **WanVaceToVideo** as usual. With `cache_point` at `auto`, reused steps forecast the
-model's output, control included. `features` keeps what VACE adds after the last block live in reused steps too, for
-hundreds of MB more.
+Connect a control video and masks to **WanVaceToVideo** as usual. In steps that are foretold, the control is foretold with
+the rest of the model's output.
 """
 
 
@@ -281,29 +279,30 @@ TINYWAN = """
 
 A very small Wan 2.1 model that ships with the source of BWCache. It samples in seconds on a CPU.
 
-Press **Run**: the same seed is sampled twice, plainly and with the cache. **BWCache Report** shows what was reused,
-**BWCache Compare** how far the two clips are apart and where. Then change the preset, or set `mode` to `paper` with a
-threshold of 0.06, and run again: only the cached half is sampled anew.
+Press **Run**: the same seed is sampled twice, plainly and with the cache. **BWCache Report** says what was saved,
+**BWCache Compare** how far the two clips are apart and where. Then change `speedup` and run again: only the cached half is
+sampled anew. Seed and steps are set once for both samplers.
 """
 
 
 def tinywan(graph: Graph) -> None:
     graph.note(0, TINYWAN)
     tiny = graph.add(0, "BWCacheTinyWan")
+    seed = graph.add(0, "PrimitiveInt", "Seed of both samplers", value=0)["INT"]
+    steps = graph.add(0, "PrimitiveInt", "Steps of both samplers", value=30)["INT"]
     model, stats = cached(graph, 1, tiny["model"])
     conditions = (tiny["positive"], tiny["negative"], tiny["latent"])
-    settings = {"steps": 30, "cfg": 3.0, "sampler_name": "euler"}
-    plain = ksampler(graph, 2, tiny["model"], *conditions, **settings)
+    settings = {"seed": seed, "steps": steps, "cfg": 3.0, "sampler_name": "euler"}
+    latents = {"plain": ksampler(graph, 2, tiny["model"], *conditions, **settings)}
     latent = ksampler(graph, 2, model, *conditions, **settings)
     graph.nodes[-2].title, graph.nodes[-1].title = "KSampler (plain)", "KSampler (cached)"
-    report(graph, 3, stats, latent)
-    clips = {}
-    for name, samples in (("plain", plain), ("cached", latent)):
-        clips[name] = graph.add(4, "BWCacheTinyWanDecode", f"Decode ({name})", samples=samples)["images"]
-        saved = {"images": clips[name], "filename_prefix": f"bwcache_tinywan_{name}", "fps": 5.0}
-        graph.add(4, "SaveAnimatedWEBP", f"{name.title()} clip", 420, **saved)
-    graph.add(5, "BWCacheCompare", "", 520, reference=clips["plain"], other=clips["cached"])
-
+    clips = {"plain": graph.add(3, "BWCacheTinyWanDecode", "Decode (plain)", samples=latents["plain"])["images"]}
+    through = report(graph, 3, stats, latent)["passthrough"]
+    clips["cached"] = graph.add(4, "BWCacheTinyWanDecode", "Decode (cached)", samples=through)["images"]
+    graph.add(4, "BWCacheCompare", "", 520, reference=clips["plain"], other=clips["cached"])
+    for name, images in clips.items():
+        saved = {"images": images, "filename_prefix": f"bwcache_tinywan_{name}", "fps": 5.0}
+        graph.add(5, "SaveAnimatedWEBP", f"{name.title()} clip", 420, **saved)
 
 
 WORKFLOWS = {

@@ -26,6 +26,7 @@ DPI = 150
 ACTIONS = {"compute": (COMPUTED, "computed"), "partial": (PARTIAL, "reused in part"), "reuse": (REUSED, "reused")}
 SET_ASIDE = "computed, against the plan"
 NOTHING = "nothing was measured"
+FAR_BELOW = 4.0  # parts of the limit: then the scale follows the values
 FAR_ABOVE = 3.0  # times the limit: values above are drawn at the upper end
 
 
@@ -77,7 +78,9 @@ def error_curve(run: RunReport) -> Figure:
         places, values = zip(*points, strict=True)
         axes[0].plot(places, np.minimum(values, top), marker="o", markersize=5, linewidth=1.8, color=colour, label=label)
     if run.threshold > 0:
-        axes[0].axhline(run.threshold, color=INK, linewidth=1.2, linestyle="--", label=f"threshold {run.threshold:g}")
+        above = ", far above" if run.threshold > top else ""
+        label = f"threshold {run.threshold:g}{above}"
+        axes[0].axhline(run.threshold, color=INK, linewidth=1.2, linestyle="--", label=label)
     shade_reused(axes[0], run)
     axes[0].set_ylim(0, top * 1.04)
     if not lines:
@@ -89,10 +92,10 @@ def error_curve(run: RunReport) -> Figure:
 
 
 def upper_end(run: RunReport, lines: dict) -> float:
-    """Of the y axis: the threshold is on it, and a first step that is off beyond all measure is not."""
+    """Of the y axis: the threshold is on it unless all lies far below, and what is off beyond all measure is not."""
     most = max((value for points in lines.values() for _, value in points if np.isfinite(value)), default=0.0)
-    if run.threshold <= 0:
-        return most or 1.0
+    if run.threshold <= 0 or 0 < most < run.threshold / FAR_BELOW:
+        return 1.2 * most or 1.0
     return min(max(most, 1.1 * run.threshold), FAR_ABOVE * run.threshold)
 
 

@@ -81,7 +81,7 @@ class BWCacheReport(io.ComfyNode):
             return without_run(cls, passthrough, stats)
         run, pictures = runs[-1], charts(runs[-1])
         if pictures:
-            on_node = shown(cls, told(runs), torch.cat(pictures, dim=1))  # below each other: one is larger
+            on_node = shown(cls, told(runs), torch.cat(pictures[: 1 if run.plan else 2], dim=1))  # below each other
         else:
             pictures, on_node = [written(NO_CHARTS)] * CHARTS, shown(cls, f"{told(runs)}\n{NO_CHARTS}")
         computed = sum(step.action == "compute" for step in run.steps)

@@ -55,6 +55,14 @@ def test_a_value_beyond_all_measure_is_drawn_at_the_upper_end():
     assert figure.axes[0].get_ylim()[1] < 2
 
 
+def test_small_errors_fill_the_chart():
+    run = forecast("ccc")
+    run.steps[1].error, run.steps[2].error = 0.05, 0.02
+    figure = charts.error_curve(run)
+    assert figure.axes[0].get_ylim()[1] < 0.1
+    assert "threshold 0.5, far above" in lines(figure)
+
+
 def test_threshold_zero_draws_no_limit():
     assert not any("threshold" in label for label in lines(charts.error_curve(report(step(0), threshold=0.0))))
 
