@@ -63,7 +63,8 @@ class ForecastRun:
         self._latent: torch.Tensor | None = None
         self._place: Place | None = None  # of the evaluation that is going on
         self._current: StepReport | None = None  # until the next one begins
-        self._reuse = False
+        self._jump: float | None = None
+        self._reuse: bool | None = None  # decided at the first call: an evaluation without one changes nothing
         self._began = 0.0
         self.lay(schedule)
 
@@ -107,13 +108,15 @@ class ForecastRun:
             raise ValueError(f"sigma is {sigma}, expected a finite number")
         self._place = place = self._locate(sigma)
         self._current = StepReport(place.evaluation, place.step, sigma, jump=jump)
-        self._reuse = self._decide(jump)
+        self._jump, self._reuse = jump, None
         self._counts.clear()
         self._latent = latent
         self._began = time.perf_counter()
 
     def call(self, call: Call, timestep: torch.Tensor, latent: torch.Tensor, compute: Callable[[], list]) -> list:
         """D of a call's conditions, made by `compute` or foretold. Tensors are fresh, or compute's own and not kept."""
+        if self._reuse is None:
+            self._reuse = self._decide(self._jump)
         key = (call.key, self._counts.get(call.key, 0))
         self._counts[call.key] = key[1] + 1
         track = self.tracks.get(key)

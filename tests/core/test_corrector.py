@@ -1,7 +1,8 @@
 """The corrector on numbers: by hand, and against a simulation of the sampler along the better outputs."""
 
+from functools import partial
+
 import pytest
-import torch
 
 from bwcache_pack.bwcache_core import corrector
 from bwcache_pack.bwcache_core.corrector import (
@@ -12,7 +13,6 @@ from bwcache_pack.bwcache_core.corrector import (
     carried_tensors,
     correction,
     sampler_steps,
-    weighted,
 )  # fmt: skip
 from bwcache_pack.bwcache_core.forecast import forecast_weights
 
@@ -23,14 +23,26 @@ THREE_OLD = [SamplerStep(s.sigma, s.decay, (s.weights[0], 0.3 * s.weights[0], -0
 SAMPLERS = {"euler": EULER, "multistep": MULTISTEP, "three old ones": THREE_OLD}
 
 
-def served(*evaluations, order=1):
-    return [Served(evaluation, float(evaluation), order) for evaluation in evaluations]
+@pytest.fixture(params=[1.0, 0.5], ids=["whole line", "half of it"])
+def share(request, monkeypatch):
+    """How far forecasts go, whatever the constant is."""
+    monkeypatch.setattr(corrector, "forecast_weights", partial(forecast_weights, share=request.param))
+    return request.param
+
+
+@pytest.fixture
+def whole_line(monkeypatch):
+    monkeypatch.setattr(corrector, "forecast_weights", partial(forecast_weights, share=1.0))
+
+
+def served(*evaluations):
+    return [Served(evaluation, float(evaluation)) for evaluation in evaluations]
 
 
 def test_steps_from_gains_by_hand():
     # Sigmas 4, 2, 1, 0 with Euler: x' = x / 2 + D / 2, and D alone at the end.
     gains = [[0.0, 0.0, 0.0], [0.5, 0.0, 0.0], [0.25, 0.5, 0.0], [0.0, 0.0, 1.0]]
-    expected = (SamplerStep(4.0, 0.5, (0.5,)), SamplerStep(2.0, 0.5, (0.5,)), SamplerStep(1.0, 0.0, (1.0,)))
+    expected = (SamplerStep(4.0, 0.5, (0.5,), 0), SamplerStep(2.0, 0.5, (0.5,), 1), SamplerStep(1.0, 0.0, (1.0,), 2))
     assert sampler_steps([4.0, 2.0, 1.0, 0.0], gains) == expected
     assert carried_tensors(expected) == 1
     # The second step takes 3/4 of its own D and gives back 1/4 of the first; rounding of the third is no weight.
@@ -41,45 +53,45 @@ def test_steps_from_gains_by_hand():
     assert carried_tensors(()) == 0
 
 
-def test_a_correction_by_hand():
+def test_a_correction_by_hand(whole_line, monkeypatch):
     # Outputs a at evaluation 0 and b at 1. Evaluation 2 got their line, 2b - a. Evaluation 3 is computed as o: the line
     # from b to o passes 2 at (b + o) / 2, so the output at 2 missed m = a - 1.5 b + 0.5 o. That moved the latent by a
     # width of 1 too little of -m; two thirds of the lag are there at sigma 2, half of what D weighs at sigma 3.
-    found = correction(EULER, 3, served(2), [0.0, 1.0], 1.0, 0)
+    found = correction(EULER, 3, served(2), [0.0, 1.0], 0)
     missed = [1.0, -1.5, 0.5]
     assert found.added == pytest.approx([STRENGTH * 2.0 / 3.0 * m for m in missed])
     assert found.carried == [pytest.approx([-(1.0 - STRENGTH) * 2.0 / 3.0 * m for m in missed])]
-    # Served frozen, m = (b + o) / 2 - b. So it is with a forecast damped to nothing.
+    # Served frozen, m = (b + o) / 2 - b.
     half = [0.0, -0.5 * STRENGTH * 2.0 / 3.0, 0.5 * STRENGTH * 2.0 / 3.0]
-    assert correction(EULER, 3, served(2, order=0), [0.0, 1.0], 1.0, 0).added == pytest.approx(half)
-    assert correction(EULER, 3, served(2), [0.0, 1.0], 0.0, 0).added == pytest.approx(half)
+    monkeypatch.setattr(corrector, "forecast_weights", partial(forecast_weights, share=0.0))
+    assert correction(EULER, 3, served(2), [0.0, 1.0], 0).added == pytest.approx(half)
 
 
-def test_what_is_left_of_a_lag_is_taken_out_later_and_fades():
+def test_what_is_left_of_a_lag_is_taken_out_later_and_fades(whole_line):
     # Nothing was reused since: of the lag at sigma 3, tensor 0, two thirds are there at sigma 2.
-    found = correction(EULER, 3, [], [1.0, 2.0], 1.0, 1)
+    found = correction(EULER, 3, [], [1.0, 2.0], 1)
     assert found.added == pytest.approx([-STRENGTH * 2.0 / 3.0, 0.0, 0.0, 0.0])
     assert found.carried == [pytest.approx([(1.0 - STRENGTH) * 2.0 / 3.0, 0.0, 0.0, 0.0])]
-    at_the_end = correction(EULER, 5, [], [1.0, 2.0], 1.0, 1)
+    at_the_end = correction(EULER, 5, [], [1.0, 2.0], 1)
     assert at_the_end.added == at_the_end.carried[0] == [0.0] * 4
 
 
-def test_outputs_on_a_line_need_no_correction():
-    found = correction(MULTISTEP, 5, served(2, 3, 4), [0.0, 1.0], 1.0, 0)
+def test_outputs_on_a_line_need_no_correction(whole_line):
+    found = correction(MULTISTEP, 5, served(2, 3, 4), [0.0, 1.0], 0)
     for weights in (found.added, *found.carried):
         assert weights[0] * 10.0 + weights[1] * 13.0 + weights[2] * 25.0 == pytest.approx(0.0)
 
 
-def test_a_step_too_narrow_to_correct_in_is_left_alone_and_the_lag_carried_on():
+def test_a_step_too_narrow_to_correct_in_is_left_alone_and_the_lag_carried_on(whole_line):
     narrow = [*EULER[:3], SamplerStep(3.0, 1.0 - 0.04, (0.04,)), *EULER[4:]]
     assert abs(STRENGTH * 0.96 * 0.5 / 0.12) < MAX_GAIN
-    assert correction(narrow, 3, served(2), [0.0, 1.0], 1.0, 0).added[-1] != 0.0
+    assert correction(narrow, 3, served(2), [0.0, 1.0], 0).added[-1] != 0.0
     narrow[3] = SamplerStep(3.0, 1.0 - 0.01, (0.01,))
-    found = correction(narrow, 3, served(2), [0.0, 1.0], 1.0, 0)
+    found = correction(narrow, 3, served(2), [0.0, 1.0], 0)
     assert found.added == [0.0, 0.0, 0.0]
     assert found.carried == [pytest.approx([-0.99 * m for m in (1.0, -1.5, 0.5)])]
     narrow[3] = SamplerStep(3.0, 1.0, (0.0,))
-    assert correction(narrow, 3, served(2), [0.0, 1.0], 1.0, 0).added == [0.0, 0.0, 0.0]
+    assert correction(narrow, 3, served(2), [0.0, 1.0], 0).added == [0.0, 0.0, 0.0]
 
 
 class Latents:
@@ -102,7 +114,7 @@ class Latents:
 
 @pytest.mark.parametrize("strength", [1.0, 0.7])
 @pytest.mark.parametrize("steps", SAMPLERS.values(), ids=SAMPLERS)
-def test_the_latent_comes_to_where_the_better_outputs_lead(steps, strength, monkeypatch):
+def test_the_latent_comes_to_where_the_better_outputs_lead(steps, strength, share, monkeypatch):
     """Evaluations 2, 3 of six are reused, with outputs that share nothing. What the corrector believes of the lag is what
     a simulation finds, in every later step; at full strength it is gone in the next latent."""
     monkeypatch.setattr(corrector, "STRENGTH", strength)
@@ -112,12 +124,12 @@ def test_the_latent_comes_to_where_the_better_outputs_lead(steps, strength, monk
         run.give(outputs[n])
         better.give(outputs[n])
     for n in (2, 3):
-        older, newer = forecast_weights([0.0, 1.0], float(n), 0.5)
+        older, newer = forecast_weights([0.0, 1.0], float(n), share)
         run.give(older * outputs[0] + newer * outputs[1])
         better.give(outputs[1] + (outputs[4] - outputs[1]) * (n - 1) / 3.0)
     for n, reused, nodes in ((4, served(2, 3), (0, 1)), (5, [], (1, 4))):
         better.give_denoised(run.seen[-1] - steps[n].sigma * outputs[n])  # what the model finds, a little off or not
-        found = correction(steps, n, reused, [float(i) for i in nodes], 0.5, len(carried))
+        found = correction(steps, n, reused, [float(i) for i in nodes], len(carried))
         tensors = [*carried, *(outputs[i] for i in nodes), outputs[n]]
         added, *carried = [dot(weights, tensors) for weights in (found.added, *found.carried)]
         run.give(outputs[n] + added)
@@ -131,16 +143,6 @@ def dot(weights, numbers):
     return sum(weight * number for weight, number in zip(weights, numbers, strict=True))
 
 
-def test_weighted_does_not_write_its_inputs():
-    tensors = [torch.tensor([1.0]), torch.tensor([2.0]), torch.tensor([4.0])]
-    assert weighted(tensors, [1.0, -1.5, 0.5]).item() == 1.0 - 3.0 + 2.0
-    assert [t.item() for t in tensors] == [1.0, 2.0, 4.0]
-
-
-def test_weighted_adds_up_in_float32_and_returns_the_type_that_it_was_given():
-    """In bfloat16, 256 + 1 is 256."""
-    tensors = [torch.tensor([value], dtype=torch.bfloat16) for value in (256.0, 1.0, -256.0)]
-    total = weighted(tensors, [1.0, 1.0, 1.0])
-    assert total.item() == 1.0 and total.dtype == torch.bfloat16
-    double = weighted([torch.tensor([1.0 / 3.0], dtype=torch.float64)], [3.0])
-    assert double.dtype == torch.float64
+def test_a_step_may_have_several_evaluations():
+    gains = [[0.0, 0.0], [0.5, 0.0], [0.25, 0.5]]
+    assert [step.step for step in sampler_steps([4.0, 2.0, 2.0], gains, [0, 0])] == [0, 0]

@@ -1,0 +1,424 @@
+"""A forecast run under simulated samplers: latents of two numbers, models that count their calls, results by hand."""
+
+from __future__ import annotations
+
+import gc
+import math
+import weakref
+
+import pytest
+import torch
+
+from bwcache_pack.bwcache_core.config import ForecastConfig
+from bwcache_pack.bwcache_core.corrector import SamplerStep
+from bwcache_pack.bwcache_core.forecast import forecast_weights
+from bwcache_pack.bwcache_core.run import ForecastRun
+from bwcache_pack.bwcache_core.schedule import Schedule
+from bwcache_pack.bwcache_core.track import Call, Scale
+
+SIGMAS = tuple(1.0 - 0.1 * i for i in range(11))
+COND = Call("only", ("cond",))
+BOTH = Call("both", ("cond", "uncond"))
+
+
+def curve(condition: int, sigma: float, x: torch.Tensor) -> torch.Tensor:
+    """v of a smooth model, another one for each condition."""
+    return torch.tensor([[1.0 + sigma, 2.0 - 0.5 * sigma**2]]) * (1.0 + condition)
+
+
+class Model:
+    """Denoised latents of conditions, D = x - sigma v, and how often each was asked."""
+
+    def __init__(self, v=curve):
+        self.v = v
+        self.calls = []
+
+    def __call__(self, call, sigma, x):
+        self.calls.append(round(sigma, 3))
+        return [torch.zeros_like(x) if label is None else x - sigma * self.v(i, sigma, x) for i, label in enumerate(call.labels)]
+
+
+def new_run(plan="auto", sigmas=SIGMAS, sampler=(), scale=None, **settings) -> ForecastRun:
+    return ForecastRun(ForecastConfig(plan=plan, **settings), Schedule(tuple(sigmas)), "Toy", sampler, scale)
+
+
+def evaluate(run, model, sigma, x, calls=(COND,), end=True):
+    """One evaluation of a guider that takes the first condition of its first call."""
+    timestep = torch.full((len(x),), sigma)
+    run.begin(timestep, x)
+    made = [run.call(call, timestep, x, lambda call=call: model(call, sigma, x)) for call in calls]
+    if end:
+        run.end(made[0][0] if made else x)
+    return made
+
+
+def euler(run, model, sigmas=SIGMAS, x=None, calls=None, noise=None):
+    """Sample with one evaluation a step. calls: of each step. noise: how much is added after each, of the noise level."""
+    x = torch.tensor([[3.0, -1.0]]) if x is None else x
+    generator = torch.Generator().manual_seed(0)
+    for step, (here, following) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+        denoised = evaluate(run, model, here, x, calls[step] if calls else (COND,))[0][0]
+        x = x + (x - denoised) / here * (following - here)
+        if noise:
+            x = x + noise * following * torch.randn(x.shape, generator=generator)
+    run.close(True)
+    return x
+
+
+def actions(run) -> str:
+    return "".join({"compute": "C", "reuse": "R", "partial": "P"}[step.action] for step in run.report.steps)
+
+
+def test_the_planned_steps_compute_and_no_others():
+    run, model = new_run("0-1 4 8/10"), Model()
+    euler(run, model)
+    assert actions(run) == "CCRRCRRRCR"
+    assert model.calls == [1.0, 0.9, 0.6, 0.2]
+    assert run.report.planned == [0, 1, 4, 8] and run.report.finished
+
+
+def test_a_reused_step_gets_the_line_through_the_last_two_outputs():
+    run, model = new_run("0-1 5/10"), Model()
+    x = torch.tensor([[3.0, -1.0]])
+    for sigma in (1.0, 0.9):
+        evaluate(run, model, sigma, x)
+    for step, sigma in ((2, 0.8), (3, 0.7)):
+        run.trust.noise = 0.0
+        [[denoised]] = evaluate(run, model, sigma, x, end=False)
+        run._seen = None  # this test moves the latent as it likes
+        older, newer = forecast_weights([0.0, 1.0], run.schedule.coordinate(sigma))
+        v = older * curve(0, 1.0, x) + newer * curve(0, 0.9, x)
+        assert torch.allclose(denoised, x - sigma * v, atol=1e-6), step
+        break
+
+
+def test_speedup_1_is_bit_identical_and_keeps_nothing():
+    run, model = new_run(speedup=1.0), Model()
+    x = torch.randn(1, 2, generator=torch.Generator().manual_seed(1))
+    plain = x.clone()
+    for here, following in zip(SIGMAS[:-1], SIGMAS[1:], strict=True):
+        plain = plain + (plain - Model()(COND, here, plain)[0]) / here * (following - here)
+    assert torch.equal(euler(run, model, x=x), plain)
+    assert actions(run) == "C" * 10 and run.report.cache_bytes == 0
+    assert {step.error for step in run.report.steps} == {None}
+
+
+def test_computed_steps_hand_on_the_models_own_tensors_before_anything_is_reused():
+    run, model = new_run("0-3/10"), Model()
+    x = torch.tensor([[3.0, -1.0]])
+    computed = model(COND, 1.0, x)
+    timestep = torch.ones(1)
+    run.begin(timestep, x)
+    assert run.call(COND, timestep, x, lambda: computed)[0] is computed[0]
+
+
+def test_reused_tensors_are_fresh_and_nothing_handed_in_is_kept_or_written():
+    run = new_run("0-1/10")
+    x = torch.tensor([[3.0, -1.0]])
+    made = []
+
+    def model(call, sigma, x):
+        made.append(x - sigma)
+        return [made[-1]]
+
+    for sigma in (1.0, 0.9):
+        [[denoised]] = evaluate(run, model, sigma, x)
+        denoised.fill_(77.0)  # as blocks and samplers do with what they get
+    [[first]] = evaluate(run, model, 0.8, x)
+    assert torch.allclose(first, x - 0.8, atol=1e-5)
+    first.fill_(5.0)
+    [[second]] = evaluate(run, model, 0.7, x)
+    assert torch.allclose(second, x - 0.7, atol=1e-5)
+    assert torch.equal(x, torch.tensor([[3.0, -1.0]]))
+
+
+def test_a_run_twice_gives_the_same_bits():
+    once, again = (euler(new_run(speedup=2.0), Model()) for _ in range(2))
+    assert torch.equal(once, again)
+
+
+def test_conditions_are_foretold_each_for_itself():
+    run, model = new_run("0-1/10"), Model()
+    x = torch.tensor([[0.5, 0.5]])
+    for sigma in (1.0, 0.9):
+        evaluate(run, model, sigma, x, (BOTH,))
+    [[cond, uncond]] = evaluate(run, model, 0.8, x, (BOTH,))
+    assert torch.allclose((x - uncond) / 0.8, 2.0 * (x - cond) / 0.8, atol=1e-5)
+
+
+def test_what_is_not_asked_for_is_zero_as_the_host_has_it():
+    call = Call("one of two", ("cond", None))
+    run, model = new_run("0-1/10"), Model()
+    x = torch.tensor([[0.5, 0.5]])
+    results = [evaluate(run, model, sigma, x, (call,))[0] for sigma in (1.0, 0.9, 0.8)]
+    assert all(torch.equal(uncond, torch.zeros(1, 2)) for _, uncond in results)
+    assert [step.calls_total for step in run.report.steps] == [1, 1, 1]
+    assert actions(run) == "CCR"
+
+
+def test_calls_of_the_same_key_are_told_apart_by_their_order():
+    """An extra guidance pass: another model for the second call of each evaluation."""
+    run = new_run("0-1/10")
+    x = torch.tensor([[0.5, 0.5]])
+    models = [Model(), Model(lambda i, sigma, x: -curve(i, sigma, x))]
+    for sigma in (1.0, 0.9, 0.8):
+        timestep = torch.full((1,), sigma)
+        run.begin(timestep, x)
+        found = [run.call(COND, timestep, x, lambda m=m, s=sigma: m(COND, s, x))[0] for m in models]
+        run.end(found[0])
+    assert torch.allclose(x - found[0], found[1] - x, atol=1e-6)
+    assert [len(model.calls) for model in models] == [2, 2]
+    assert run.report.steps[1].conditions.keys() == {"cond", "cond pass 2"}
+
+
+def test_a_call_that_was_not_there_before_computes_and_is_said_to():
+    run = new_run("0-1/10")
+    euler(run, Model(), calls=[(COND,), (COND,), *[(COND, BOTH)] * 8])
+    assert actions(run) == "CCPRRRRRRR"
+    assert "conditions" in run.report.steps[2].reason
+
+
+def test_a_call_that_was_left_out_is_too_old_to_be_used():
+    run = new_run("0-1/10")
+    euler(run, Model(), calls=[(COND, BOTH), (COND, BOTH), (COND,), *[(COND, BOTH)] * 7])
+    assert actions(run) == "CCRPRRRRRR"
+
+
+def test_fresh_noise_in_every_step_computes_every_step():
+    run = new_run(speedup=3.0)
+    euler(run, Model(lambda i, sigma, x: x), noise=0.5)
+    assert actions(run) == "C" * 10
+    assert {step.reason for step in run.report.steps} <= {"nothing was computed before", "the plan", "fresh noise in the latent"}
+
+
+def test_a_latent_that_was_swapped_computes_and_later_steps_reuse_again():
+    """Another tile, a restart at the same sigma: once."""
+    run, model = new_run("0-1/10"), Model()
+    x = torch.tensor([[3.0, -1.0]])
+    for i, here in enumerate(SIGMAS[:-1]):
+        if i == 5:
+            x = -3.0 * x
+        denoised = evaluate(run, model, here, x)[0][0]
+        x = x + (x - denoised) / here * -0.1
+    assert actions(run) == "CCRRRCRRRR"
+    assert run.report.steps[5].reason == "fresh noise in the latent"
+    assert run.report.steps[5].judged > run.report.steps[5].limit
+
+
+def test_refining_at_one_sigma_with_fresh_noise_computes():
+    run = new_run("0-1/10")
+    generator = torch.Generator().manual_seed(2)
+    for sigma in (1.0, 0.9, 0.8, 0.8, 0.8):
+        x = torch.randn(1, 2, generator=generator)
+        evaluate(run, Model(lambda i, sigma, x: x), sigma, x)
+    assert actions(run) == "CCCCC"
+
+
+def test_the_second_evaluation_of_a_step_on_nearly_the_same_latent_reuses():
+    run, model = new_run("0-1/10"), Model()
+    x = torch.tensor([[3.0, -1.0]])
+    for sigma in (1.0, 0.9):
+        x = x + (x - evaluate(run, model, sigma, x)[0][0]) / sigma * -0.1
+    for nudge in (1.0, 1.0001):
+        evaluate(run, model, 0.8, x * nudge)
+    assert actions(run) == "CCRR"
+
+
+def test_sigma_that_rose_computes_and_begins_a_new_line():
+    run, model = new_run("0-1/10"), Model()
+    x = torch.tensor([[3.0, -1.0]])
+    for sigma in (1.0, 0.9, 0.8, 0.9):
+        denoised = evaluate(run, model, sigma, x)[0][0]
+        x = x + (x - denoised) / sigma * (-0.1 if sigma != 0.8 else 0.1)
+    assert actions(run) == "CCRC"
+    assert run.report.steps[3].reason == "sigma went back up"
+    [track] = run.tracks.values()
+    assert len(track.nodes) == 1
+
+
+def test_an_error_over_the_threshold_stops_reuse_until_it_falls():
+    """From step 4 on, v changes sign at every step, and at step 7 that ends."""
+
+    def wild(i, sigma, x):
+        step = round((2.0 - sigma) * 10)
+        return torch.ones(1, 2) * (1.0 if step < 4 or step > 6 else (-1.0) ** step * 3.0)
+
+    sigmas = tuple(2.0 - 0.1 * i for i in range(13))
+    run = new_run("0-2 5/12", sigmas=sigmas, threshold=0.2)
+    euler(run, Model(wild), sigmas)
+    assert actions(run) == "CCCRRCCCCCRR"
+    assert run.report.steps[5].error > 0.2
+    assert "threshold" in run.report.steps[6].reason
+
+
+def test_an_evaluation_without_a_call_changes_nothing():
+    """FlowEdit: every other evaluation runs with bare options, at the same sigma, on another latent."""
+    run, model = new_run("0-1/10"), Model()
+    x = torch.tensor([[3.0, -1.0]])
+    for here in SIGMAS[:-1]:
+        evaluate(run, model, here, torch.randn(1, 2), calls=())
+        denoised = evaluate(run, model, here, x)[0][0]
+        x = x + (x - denoised) / here * -0.1
+    run.close(True)
+    assert actions(run) == "CCRRRRRRRR"
+    assert [step.evaluation for step in run.report.steps] == list(range(10))
+
+
+def test_errors_are_measured_at_computed_evaluations_by_hand():
+    run = new_run("0-2/10", threshold=5.0)
+    values = iter([1.0, 2.0, 5.0])
+    x = torch.zeros(1, 2)
+    model = Model(lambda i, sigma, x: torch.full((1, 2), next(values)))
+    for sigma in (1.0, 0.9, 0.8):
+        evaluate(run, model, sigma, x)
+    run.close(True)
+    older, newer = forecast_weights([0.0, 1.0], 2.0)
+    assert [step.error for step in run.report.steps] == [
+        None, pytest.approx(1.0 / 2.0), pytest.approx(abs(older + 2.0 * newer - 5.0) / 5.0)
+    ]  # fmt: skip
+
+
+def test_the_worst_part_of_a_packed_latent_counts():
+    """Three numbers of picture and one of sound, which alone is foretold badly."""
+    run = new_run("0-1/10", scale=Scale((3, 1)), threshold=5.0)
+    x = torch.zeros(1, 1, 4)
+    sounds = iter([1.0, 4.0])
+    for sigma in (1.0, 0.9):
+        v = torch.tensor([[[100.0, 100.0, 100.0, next(sounds)]]])
+        evaluate(run, lambda call, sigma, x, v=v: [x - sigma * v], sigma, x)
+    run.close(True)
+    assert run.report.steps[1].error == pytest.approx(3.0 / 4.0)
+
+
+def test_what_a_mask_gives_away_does_not_count():
+    run = new_run("0-1/10", scale=Scale(mask=torch.tensor([[1.0, 0.0]])), threshold=5.0)
+    outputs = iter([torch.tensor([[2.0, 1.0]]), torch.tensor([[2.0, 50.0]])])
+    for sigma in (1.0, 0.9):
+        v = next(outputs)
+        evaluate(run, lambda call, sigma, x, v=v: [x - sigma * v], sigma, torch.zeros(1, 2))
+    run.close(True)
+    assert run.report.steps[1].error == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_broken_numbers_are_reported_dropped_and_never_reused(broken):
+    def model(i, sigma, x):
+        return torch.full((1, 2), broken if round(sigma, 3) == 0.8 else 1.0)
+
+    run = new_run("0-2 4/10")
+    euler(run, Model(model))
+    assert run.report.steps[2].fault
+    assert actions(run)[:4] == "CCCC"
+    assert run.report.faults
+
+
+def test_a_call_that_raises_leaves_nothing_to_reuse():
+    run, model = new_run("0-2/10"), Model()
+    x = torch.tensor([[3.0, -1.0]])
+    for sigma in (1.0, 0.9):
+        evaluate(run, model, sigma, x)
+
+    def fails(call, sigma, x):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(run, fails, 0.8, x)
+    evaluate(run, model, 0.7, x)  # somebody caught it and went on
+    assert actions(run) == "CCC"
+
+
+def test_a_model_under_gradients_gets_no_cache():
+    weight = torch.ones(1, 2, requires_grad=True)
+    run, model = new_run("0-1/10"), Model(lambda i, sigma, x: weight * sigma)
+    x = torch.zeros(1, 2)
+    for sigma in (1.0, 0.9, 0.8):
+        evaluate(run, model, sigma, x)
+    assert actions(run) == "CCC" and not run.tracks
+    assert len(model.calls) == 3
+
+
+def test_closing_drops_every_tensor():
+    run = new_run("0-1/10")
+    x = torch.tensor([[3.0, -1.0]])
+    for sigma in (1.0, 0.9, 0.8):
+        evaluate(run, Model(), sigma, x)
+    held = [weakref.ref(v) for track in run.tracks.values() for _, outputs in track.nodes for v in outputs]
+    held += [weakref.ref(run._seen.latent)]
+    assert run.report.steps[-1].cache_bytes == 2 * 2 * 4 + 2 * 2 * 4  # two outputs, the last latent and what came of it
+    run.close(False)
+    gc.collect()
+    assert len(held) == 3 and all(reference() is None for reference in held)
+    assert not run.report.finished
+
+
+def test_giving_up_counts_on_and_computes_on():
+    run, model = new_run("0-1/10"), Model()
+    x = torch.tensor([[3.0, -1.0]])
+    for sigma in (1.0, 0.9):
+        evaluate(run, model, sigma, x)
+    run.give_up(RuntimeError("no memory.\nDetails"))
+    for sigma in (0.8, math.nan):  # nothing may fail now
+        evaluate(run, model, sigma, x)
+    run.close(True)
+    assert actions(run) == "CCCC"
+    [warning] = run.report.warnings
+    assert "RuntimeError: no memory" in warning and "Details" not in warning
+    assert "gave up" in run.report.steps[2].reason
+
+
+def test_a_sigma_that_is_no_number_is_an_error_that_the_guard_catches():
+    run = new_run()
+    with pytest.raises(ValueError, match="nan"):
+        run.begin(torch.full((1,), math.nan), torch.zeros(1, 2))
+
+
+def test_evaluations_go_by_what_the_sampler_was_found_to_do():
+    """Heun: two evaluations a step, the second at the sigma of the next step. A step computes as a whole."""
+    sigmas = [1.0, 0.9, 0.9, 0.8, 0.8, 0.7]
+    steps = [SamplerStep(s, 1.0, (0.1,), n // 2) for n, s in enumerate(sigmas)]
+    run, model = new_run("0 2/3", sigmas=(1.0, 0.9, 0.8, 0.7), sampler=steps), Model()
+    x = torch.tensor([[3.0, -1.0]])
+    last = 1.0
+    for sigma in sigmas:
+        x = x + curve(0, last, x) * (sigma - last)
+        evaluate(run, model, sigma, x)
+        last = sigma
+    assert actions(run) == "CCRRCC"
+
+
+def test_a_sampler_that_does_something_else_is_followed_by_sigma_and_not_corrected():
+    steps = [SamplerStep(s, 1.0, (0.1,), n) for n, s in enumerate(SIGMAS[:-1])]
+    run, model = new_run("0-1 4/10", sampler=steps), Model()
+    x = torch.tensor([[3.0, -1.0]])
+    last = 1.0
+    for sigma in (1.0, 0.9, 0.75, 0.6):
+        x = x + curve(0, last, x) * (sigma - last)
+        evaluate(run, model, sigma, x)
+        last = sigma
+    assert actions(run) == "CCRC" and run.sampler == ()
+
+
+def test_a_computed_step_makes_up_for_reused_ones():
+    """On a curved path the corrected run ends nearer to the plain one."""
+    model = lambda: Model(lambda i, sigma, x: torch.tensor([[math.exp(2.0 * sigma), math.sin(4.0 * sigma)]]))  # noqa: E731
+    steps = [SamplerStep(a, b / a, (1.0 - b / a,), n) for n, (a, b) in enumerate(zip(SIGMAS[:-1], SIGMAS[1:], strict=True))]
+    plain = euler(new_run(speedup=1.0), model())
+    errors = [(euler(new_run("0-1 4-5 8-9/10", sampler=sampler), model()) - plain).abs().sum() for sampler in ((), steps)]
+    assert errors[1] < 0.75 * errors[0]
+
+
+def test_a_schedule_is_laid_anew_before_the_first_evaluation():
+    run, model = new_run(speedup=2.0), Model()
+    run.lay(Schedule(SIGMAS[5:]))
+    euler(run, model, SIGMAS[5:])
+    assert run.report.steps_total == 5 and len(run.report.steps) == 5
+    assert len(model.calls) == len(run.report.planned)
+
+
+def test_listeners_see_every_evaluation_with_its_error():
+    seen = []
+    run = new_run("0-2/10")
+    run.on_step = lambda step: seen.append((step.step, step.action, step.error is not None))
+    euler(run, Model())
+    assert seen[:4] == [(0, "compute", False), (1, "compute", True), (2, "compute", True), (3, "reuse", False)]
+    assert len(seen) == 10

@@ -1,0 +1,57 @@
+"""When a plan is set aside, by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from bwcache_pack.bwcache_core.trust import NOISE_SHARE, Trust
+
+CASES = [
+    # what was measured as (error, distance), how far the next forecast goes, whether that is trusted at a threshold of 0.5
+    ([], 100.0, True),  # a plan is trusted until it is refuted
+    ([(0.4, 1.0), (0.49, 3.0)], 100.0, True),
+    ([(0.6, 1.0)], 1.0, False),  # 0.6 over one step: not one more
+    ([(0.6, 2.0)], 1.0, True),  # 0.6 over two steps: 0.3 over one
+    ([(0.6, 2.0)], 2.0, False),
+    ([(0.6, 1.0), (0.1, 1.0)], 5.0, True),  # it fell: 0.1 a step lets five steps pass
+    ([(0.6, 1.0), (0.1, 1.0)], 5.1, False),
+    ([(0.6, 1.0), (0.0, 1.0)], 100.0, True),
+]
+
+
+@pytest.mark.parametrize(("measured", "distance", "trusted"), CASES)
+def test_reach_by_hand(measured, distance, trusted):
+    trust = Trust(0.5)
+    for error, over in measured:
+        trust.measured(error, over)
+    assert (trust.objection(distance) is None) is trusted
+
+
+def test_an_objection_names_the_error_it_expects():
+    trust = Trust(0.5)
+    trust.measured(0.6, 1.0)
+    words, number, limit = trust.objection(2.0)
+    assert "threshold" in words
+    assert number == pytest.approx(1.2) and limit == 0.5
+
+
+def test_small_noises_add_up_in_squares_until_outputs_are_new():
+    trust = Trust(1.0)
+    for _ in range(2):
+        trust.moved(0.15)
+    assert trust.objection(1.0) is None  # 0.21
+    trust.moved(0.15)
+    words, number, limit = trust.objection(1.0)
+    assert "noise" in words
+    assert (number, limit) == (pytest.approx(math.hypot(0.15, 0.15, 0.15)), NOISE_SHARE)
+    trust.computed()
+    assert trust.objection(1.0) is None
+
+
+@pytest.mark.parametrize("jump", [math.inf, math.nan])
+def test_a_latent_that_cannot_be_compared_is_not_trusted(jump):
+    trust = Trust(0.5)
+    trust.moved(jump)
+    assert trust.objection(1.0) is not None
