@@ -128,7 +128,7 @@ def build_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optim
     if text:  # thousands of channels of a word move together
         groups.append({"params": [named[name] for name in text], "lr": recipe.lr / 128})
     parts = {name: next((n for key, n in SPLIT.items() if key in name), 1) for name in turned}
-    matrices = [{"params": [named[n] for n in turned if parts[n] == k], "parts": k} for k in sorted(set(parts.values()))]
+    matrices = [{"params": [named[n] for n in sorted(turned) if parts[n] == k], "parts": k} for k in sorted(set(parts.values()))]
     optimizers = [
         torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0, foreach=True),
         BatchedMuon(matrices, lr=recipe.muon_lr),
