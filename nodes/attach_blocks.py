@@ -8,34 +8,25 @@ replace ours.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 import torch.distributed
 
-from ..bwcache_core.advice import log_lines
 from ..bwcache_core.config import BlockConfig
 from ..bwcache_core.paper.model_pass import ModelPass
-from ..bwcache_core.paper.run import BlockRun, described
+from ..bwcache_core.paper.run import BlockRun
 from ..bwcache_core.paper.stream import StreamKey
-from ..bwcache_core.report import RunReport, RunStats, StepReport
+from ..bwcache_core.report import RunStats
+from .attach import KEY, OUTER_SAMPLE, PREDICT_NOISE, Watch, detached, find_run, outer_sample
 from .families import BlockLayout, block_layout
 from .guard import FAILED, Guard, leave_to_python
 from .memory import enlarged, placement_of
 from .rivals import rival_caches
 
-KEY = "bwcache"
-# Values of comfy.patcher_extension.WrappersMP. Spelled out: the embedded host runs this file without ComfyUI.
-OUTER_SAMPLE, PREPARE_SAMPLING = "outer_sample", "prepare_sampling"
-PREDICT_NOISE, APPLY_MODEL, DIFFUSION_MODEL = "predict_noise", "apply_model", "diffusion_model"
-
-logger = logging.getLogger(__name__)
-
-
-Listener = Callable[[bool], None]  # called after each evaluation, and with True when the run has ended
-Watch = Callable[[RunReport], Listener]  # called when a run begins, with the report that will fill
+# Values of comfy.patcher_extension.WrappersMP, as in attach.py.
+PREPARE_SAMPLING, APPLY_MODEL, DIFFUSION_MODEL = "prepare_sampling", "apply_model", "diffusion_model"
 
 
 def attach_blocks(
@@ -51,69 +42,17 @@ def attach_blocks(
     latent together, each on its share of the tokens. Costs nothing until sampling; the input is untouched.
     Raises UnsupportedModelError.
     """
-    wrappers = block_wrappers(model, config, stats, watch, group)
-    clone = model.clone()
-    for hook_point in list(clone.wrappers):
-        clone.remove_wrappers_with_key(hook_point, KEY)
-    for hook_point, wrapper in wrappers.items():
-        clone.add_wrapper_with_key(hook_point, KEY, wrapper)
-    return clone
-
-
-def block_wrappers(
-    model,
-    config: BlockConfig,
-    stats: RunStats,
-    watch: Watch | None = None,
-    group: torch.distributed.ProcessGroup | None = None,
-) -> dict[str, Callable]:
-    """What attach_blocks puts on `model`, by hook point. Raises UnsupportedModelError."""
     layout = block_layout(model.get_model_object("diffusion_model"))
-    return {
-        OUTER_SAMPLE: _outer_sample(config, layout, stats, watch, group),
+    wrappers = {
+        OUTER_SAMPLE: outer_sample(partial(open_run, config, layout, group), stats, watch),
         PREPARE_SAMPLING: _prepare_sampling,
         PREDICT_NOISE: _predict_noise,
         DIFFUSION_MODEL if layout.family.wrapped else APPLY_MODEL: _model_pass(layout),
     }
-
-
-def _outer_sample(
-    config: BlockConfig,
-    layout: BlockLayout,
-    stats: RunStats,
-    watch: Watch | None,
-    group: torch.distributed.ProcessGroup | None,
-) -> Callable:
-    def sample_with_run(executor, *args, **kwargs):
-        guider = executor.class_obj
-        try:
-            run = open_run(config, layout, guider, group, *args, **kwargs)
-            listener = watch(run.report) if watch else ignore
-        except Exception as error:  # ComfyUI calls this otherwise than we know, or the schedule is broken
-            run, report = None, uncached_report(config, layout, error)
-            logger.warning("BWCache: %s", report.warnings[0])
-            stats.runs.append(report)
-        if run is None:
-            result = executor(*args, **kwargs)
-            report.finished = True
-            return result
-        run.on_step = partial(_tell, listener)
-        plain_options = guider.model_options
-        guider.model_options = with_run(plain_options, run)
-        finished = False
-        try:
-            result = executor(*args, **kwargs)
-            finished = True
-            return result
-        finally:  # a cancel is a BaseException
-            guider.model_options = plain_options
-            stats.runs.append(run.report)
-            guard = Guard(run)
-            guard.run(run.close, finished)
-            guard.run(log_report, run.report)
-            guard.run(listener, True)
-
-    return sample_with_run
+    clone = detached(model)
+    for hook_point, wrapper in wrappers.items():
+        clone.add_wrapper_with_key(hook_point, KEY, wrapper)
+    return clone
 
 
 def _prepare_sampling(executor, *args, **kwargs):
@@ -182,7 +121,7 @@ def _cached_pass(run: BlockRun, layout: BlockLayout, guard: Guard, options: dict
 
 
 def open_run(
-    config: BlockConfig, layout: BlockLayout, guider, group: torch.distributed.ProcessGroup | None,
+    config: BlockConfig, layout: BlockLayout, group: torch.distributed.ProcessGroup | None, guider,
     /, noise, latent_image, sampler, sigmas, *rest, **more,
 ) -> BlockRun:
     """The state of a run, from the arguments of OUTER_SAMPLE. Raises ValueError for a schedule that is none."""
@@ -192,24 +131,6 @@ def open_run(
     run.place(placement)
     run.report.rivals = rival_caches(guider.model_options, getattr(sampler, "sampler_function", None))
     return run
-
-
-def uncached_report(config: BlockConfig, layout: BlockLayout, error: Exception) -> RunReport:
-    """Of a run in which there is nothing to see but why it was not cached."""
-    report = RunReport(config.mode, config.threshold, [], layout.model, block_count=layout.block_count)
-    report.stopped = f"this run was not cached: {described(error)}"
-    report.warnings.append(f"This run was not cached: {described(error)}.")
-    return report
-
-
-def find_run(model_options: dict) -> BlockRun | None:
-    return model_options.get("transformer_options", {}).get(KEY)
-
-
-def with_run(model_options: dict, run: BlockRun) -> dict:
-    """Copy of the options that carries the run. ComfyUI copies dicts at every call but shares objects."""
-    options = {**model_options.get("transformer_options", {}), KEY: run}
-    return {**model_options, "transformer_options": options}
 
 
 def stream_keys(options: dict, model_input: torch.Tensor, model: object, inputs: tuple = ()) -> list[StreamKey]:
@@ -259,18 +180,3 @@ def _block_hook(model_pass: ModelPass, block: int, inner: Callable | None, guard
         return model_pass.run_block(block, args, partial(guard.crossing, True, compute))
 
     return partial(guard.crossing, False, hook)
-
-
-def _tell(listener: Listener, step: StepReport) -> None:
-    listener(False)
-
-
-def ignore(done: bool) -> None:
-    """The listener of a run that nobody watches."""
-
-
-def log_report(report: RunReport) -> None:
-    """One line for the run, then a warning for everything that went wrong."""
-    logger.info(log_lines(report)[0])
-    for text in report.warnings + report.faults:
-        logger.warning("BWCache: %s", text)

@@ -11,6 +11,7 @@ import torch
 
 from ..config import CPU, BlockConfig
 from ..report import RunReport, StepReport
+from ..run import described
 from ..schedule import Schedule, schedule_of
 from .measurement import DeviceSums, combine, read_sums
 from .memory import readable
@@ -241,9 +242,3 @@ def schedule_warnings(config: BlockConfig, schedule: Schedule) -> list[str]:
             "remove BWCache here, or check the result against a run without it."
         )
     return warnings
-
-
-def described(error: Exception) -> str:
-    """An error as a short line: those of allocators run over many."""
-    text = str(error).strip().split("\n")[0][:200].rstrip(".")
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -109,7 +109,7 @@ MUTANTS = [
          f"{CONTRACT}::test_a_hook_laid_over_ours_on_the_last_block_makes_the_step_compute[{EMBEDDED}]"),
     ),
     Mutant(
-        "a cancelled run keeps its tensors", LIFETIMES, "nodes/attach_blocks.py",
+        "a cancelled run keeps its tensors", LIFETIMES, "nodes/attach.py",
         "finally:  # a cancel is a BaseException",
         "finally:\n            if isinstance(__import__('sys').exc_info()[1], KeyboardInterrupt):\n                raise",
         (f"{LIFETIME}::test_a_run_that_breaks_off_leaves_nothing[{EMBEDDED}-inside a block-6-paper]",),
@@ -125,7 +125,7 @@ MUTANTS = [
         (f"{BLOCK_RUN}::test_after_an_exception_the_next_evaluation_computes",),
     ),
     Mutant(
-        "the state of a run stays in the options", LIFETIMES, "nodes/attach_blocks.py",
+        "the state of a run stays in the options", LIFETIMES, "nodes/attach.py",
         "            guider.model_options = plain_options\n", "",
         (f"{LIFETIME}::test_a_run_that_ends_leaves_nothing[{EMBEDDED}-paper]",),
     ),
