@@ -8,7 +8,7 @@ import urllib.request
 
 import pytest
 
-from bwcache_pack.devtools.locales import LOCALES, texts_of
+from bwcache_pack.devtools.locales import LOCALES, input_texts, texts_of
 from bwcache_pack.tests.e2e.conftest import version_of
 from bwcache_pack.tests.e2e.server import NAME, PACK
 
@@ -66,19 +66,28 @@ def test_the_server_serves_every_language(server):
         assert served[language]["nodeDefs"]["BWCacheApply"] == locale(language)["BWCacheApply"]
 
 
-@pytest.mark.parametrize("node", NODES)
-def test_every_input_and_output_is_on_the_help_page(node, ours):
-    inputs = [name for group in ("required", "optional") for name in ours[node]["input"].get(group, {})]
-    missing = [name for name in [*inputs, *ours[node]["output_name"]] if f"`{name}`" not in page(node)]
-    assert missing == []
+def inputs_of(about: dict) -> dict:
+    """Names of all inputs, those inside of a mode too, with their tooltips."""
+    return {text["name"]: text["tooltip"] for _, text in input_texts(about["input"])}
 
 
-@pytest.mark.parametrize("node", NODES)
-def test_tables_of_the_help_page_name_nothing_that_is_gone(node, ours):
-    inputs = {name for group in ("required", "optional") for name in ours[node]["input"].get(group, {})}
-    first_cells = [line.split("|")[1] for line in page(node).splitlines() if line.startswith("| `")]
-    named = {name for cell in first_cells for name in re.findall(r"`(.+?)`", cell)}
-    assert named <= inputs | set(ours[node]["output_name"])
+def documented(path) -> set[str]:
+    """What the lists of a help page name in their first words: - `speedup`, `plan`: ..."""
+    heads = re.findall(r"^- (`[^:\uff1a]+`)[:\uff1a]", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {name for head in heads for name in re.findall(r"`(.+?)`", head)}
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.rglob("*.md")), ids=lambda path: str(path.relative_to(DOCS)))
+def test_a_help_page_lists_every_input_and_output_and_nothing_that_is_gone(path, ours):
+    node = path.stem if path.stem in NODES else path.parent.name
+    about = ours[node]
+    assert documented(path) == {*inputs_of(about), *about["output_name"]}
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.rglob("*.md")), ids=lambda path: str(path.relative_to(DOCS)))
+def test_no_help_page_has_a_table(path):
+    """The panel is 282 pixels wide."""
+    assert "|--" not in path.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("node", NODES)
@@ -93,11 +102,13 @@ def test_every_help_page_has_pictures_that_the_server_serves(node, server):
 
 def test_no_help_page_and_no_picture_is_left_over():
     assert {path.stem for path in DOCS.glob("*.md")} == set(NODES)
+    translated = {path.relative_to(DOCS) for path in DOCS.glob("*/*.md")}
+    assert {str(path) for path in translated} <= {f"{node}/{language}.md" for node in NODES for language in LANGUAGES[1:]}
     used = {path for node in NODES for _, path in PICTURE.findall(page(node))}
     assert {f"images/{path.name}" for path in (DOCS / "images").iterdir()} == used
 
 
-@pytest.mark.parametrize("word", ["teacache", "easycache", "speed up", "cache"])
+@pytest.mark.parametrize("word", ["teacache", "easycache", "cache-dit", "taylorseer", "wavespeed", "speed up", "skip steps", "accelerate", "cache"])
 def test_search_finds_apply_under_the_names_of_other_caches(word, ours, checkout):
     if version_of(checkout) < (0, 11):
         pytest.skip("search aliases came with ComfyUI 0.11")
@@ -106,7 +117,5 @@ def test_search_finds_apply_under_the_names_of_other_caches(word, ours, checkout
 
 def test_every_input_and_output_has_a_tooltip(ours):
     for node, about in ours.items():
-        for group in ("required", "optional"):
-            for name, (_, options) in about["input"].get(group, {}).items():
-                assert options.get("tooltip"), f"{node}.{name}"
+        assert all(inputs_of(about).values()), node
         assert all(about["output_tooltips"]), node

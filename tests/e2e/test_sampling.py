@@ -13,15 +13,12 @@ pytestmark = pytest.mark.comfyui
 LOADER, WORDS, APPLY, SAMPLER, REPORT, JSON = "1", "2", "3", "4", "5", "6"
 STEPS = 12
 SETTINGS = {
-    "paper": {"mode": "paper", "threshold": 0.03, "reuse_interval": 2},
-    "per block": {"mode": "per block", "threshold": 0.03, "reuse_interval": 1},
-    "adaptive": {"mode": "adaptive", "preset": "custom", "tolerance": 0.02, "corrector": True},
+    "forecast": {"mode": "forecast", "mode.speedup": 2.0},
+    "paper": {"mode": "paper", "mode.threshold": 0.03, "mode.reuse_interval": 2},
+    "per block": {"mode": "per block", "mode.threshold": 0.03, "mode.reuse_interval": 1},
 }
-DECISIONS = {  # of every ComfyUI; c = computed, r = reused, p = some blocks reused
-    "paper": "ccrrccrrcccc",
-    "per block": "ccrcrcppcpcc",
-    "adaptive": "ccrrrcrcrccc",
-}
+DECISIONS = {"paper": "ccrrccrrcccc", "per block": "ccrcrcppcpcc"}  # c: computed, r: reused, p: some blocks reused
+OFF = {"mode": "forecast", "mode.speedup": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +26,6 @@ def family(server) -> str:
     """A tiny Wan 2.1 checkpoint in the server's models folder."""
     recipes.write("wan21_t2v", server.base / "models" / "diffusion_models")
     return "wan21_t2v"
-
-
-@pytest.fixture(scope="module")
-def defaults(server) -> dict:
-    """Values of the widgets of BWCacheApply, as a fresh node has them."""
-    inputs = server.get("/object_info/BWCacheApply")["BWCacheApply"]["input"]
-    return {name: about[1]["default"] for kind in inputs.values() for name, about in kind.items() if name != "model"
-            and len(about) > 1 and "default" in about[1]}
 
 
 def prompt(family: str, settings: dict, seed: int = 1, steps: int = STEPS) -> dict:
@@ -51,7 +40,7 @@ def prompt(family: str, settings: dict, seed: int = 1, steps: int = STEPS) -> di
         APPLY: {"class_type": "BWCacheApply", "inputs": {**settings, "model": [LOADER, 0]}},
         SAMPLER: {"class_type": "KSampler", "inputs": {**sampling, **links}},
         REPORT: {"class_type": "BWCacheReport", "inputs": {"stats": [APPLY, 1], "passthrough": [SAMPLER, 0]}},
-        JSON: {"class_type": "PreviewAny", "inputs": {"source": [REPORT, 2]}},
+        JSON: {"class_type": "PreviewAny", "inputs": {"source": [REPORT, 3]}},
     }
 
 
@@ -65,18 +54,60 @@ def decisions(report: dict) -> str:
     return "".join(step["action"][0] for step in report["steps"])
 
 
+def expected(mode: str, report: dict) -> str:
+    """What a run decides: its plan, or the same on every ComfyUI."""
+    plan = "".join("c" if step in report["planned"] else "r" for step in range(STEPS))
+    assert mode != "forecast" or plan.count("c") == STEPS / 2
+    return plan if mode == "forecast" else DECISIONS[mode]
+
+
 @pytest.mark.parametrize("mode", SETTINGS)
-def test_a_workflow_decides_the_same_on_every_comfyui(server, family, defaults, mode):
-    text, runs = run(server, family, {**defaults, **SETTINGS[mode]})
-    assert decisions(runs[-1]) == DECISIONS[mode]
+def test_a_workflow_decides_the_same_on_every_comfyui(server, family, mode):
+    text, runs = run(server, family, SETTINGS[mode])
+    assert decisions(runs[-1]) == expected(mode, runs[-1])
     assert runs[-1]["finished"]
     assert runs[-1]["steps_total"] == STEPS
-    assert f"{runs[-1]['evaluations_reused']} of {STEPS}" in text
+    assert f"{decisions(runs[-1]).count('c')} of {STEPS} steps were computed" in text
 
 
-def test_a_second_seed_adds_a_run_to_the_report(server, family, defaults):
+def test_a_prompt_needs_nothing_but_the_model(server, family):
+    _, runs = run(server, family, {}, seed=11)
+    assert runs[-1]["mode"] == "forecast"
+    assert decisions(runs[-1]) == expected("forecast", runs[-1])
+
+
+@pytest.mark.parametrize("given", [{"mode": "adaptive"}, {"mode": "forecast", "mode.plan": "0-3 5/12"}])
+def test_a_choice_that_is_not_offered_is_refused(server, family, given):
+    with pytest.raises(RuntimeError, match="expected one of"):
+        run(server, family, given)
+
+
+def test_the_plan_of_a_report_can_be_pasted_back_in(server, family):
+    _, [first, *_] = run(server, family, {"mode": "forecast", "mode.speedup": 3.0}, seed=12)
+    pasted = {"mode": "forecast", "mode.plan": "custom", "mode.plan.steps": first["plan"]}
+    _, [second] = run(server, family, pasted, seed=12)
+    assert second["planned"] == first["planned"] and decisions(second) == decisions(first)
+
+
+def test_a_report_passes_on_while_the_cache_is_bypassed(server, family):
+    nodes = prompt(family, {}, seed=13)
+    del nodes[APPLY], nodes[REPORT]["inputs"]["stats"]
+    nodes[SAMPLER]["inputs"]["model"] = [LOADER, 0]
+    outputs = server.run(nodes)
+    assert "No cache on this run" in "".join(outputs[REPORT]["text"])
+    assert "images" not in outputs[REPORT]
+
+
+def test_a_cache_that_another_one_replaced_says_so(server, family):
+    nodes = prompt(family, {}, seed=14)
+    nodes["9"] = {"class_type": "BWCacheApply", "inputs": {"model": [APPLY, 0], **OFF}}
+    nodes[SAMPLER]["inputs"]["model"] = ["9", 0]
+    assert "Another BWCache Apply" in "".join(server.run(nodes)[REPORT]["text"])
+
+
+def test_a_second_seed_adds_a_run_to_the_report(server, family):
     """The server keeps the Apply node's outputs between prompts, and with them the stats."""
-    settings = {**defaults, **SETTINGS["paper"], "tokens": 32}
+    settings = {**SETTINGS["paper"], "mode.monitor_every": 2}
     _, first = run(server, family, settings, seed=1)
     _, second = run(server, family, settings, seed=2)
     assert (len(first), len(second)) == (1, 2)
@@ -84,10 +115,10 @@ def test_a_second_seed_adds_a_run_to_the_report(server, family, defaults):
     assert second[1]["steps"][0]["action"] == "compute"
 
 
-def test_a_cancelled_prompt_leaves_the_next_one_alone(server, family, defaults):
-    settings = {**defaults, **SETTINGS["adaptive"], "tokens": 64}
+def test_a_cancelled_prompt_leaves_the_next_one_alone(server, family):
+    settings = {**SETTINGS["forecast"], "mode.threshold": 0.6}
     _, before = run(server, family, settings, seed=5)
-    cancelled = server.queue(prompt(family, settings, seed=6, steps=1000))
+    cancelled = server.queue(prompt(family, settings, seed=6, steps=300))
     until = time.monotonic() + 60
     while cancelled not in str(server.get("/queue")["queue_running"]) and time.monotonic() < until:
         time.sleep(0.05)
@@ -100,5 +131,5 @@ def test_a_cancelled_prompt_leaves_the_next_one_alone(server, family, defaults):
     server.post("/free", {"unload_models": True})
     _, after = run(server, family, settings, seed=7)
     assert [report["finished"] for report in after] == [True, False, True]
-    assert 0 < len(after[1]["steps"]) < 1000
-    assert decisions(after[2]) == decisions(before[0]) == DECISIONS["adaptive"]
+    assert 0 < len(after[1]["steps"]) < 300
+    assert decisions(after[2]) == decisions(before[0]) == expected("forecast", before[0])
