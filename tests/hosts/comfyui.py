@@ -73,7 +73,7 @@ class ComfyUIHost:
         return self.samplers.KSampler(model, steps, "cpu", sampler, "simple", 1.0, {}).sigmas
 
     def run(self, guider, noise, sigmas, sampler: str, callback=None, latent=None, mask=None) -> torch.Tensor:
-        latent = torch.zeros_like(noise) if latent is None else latent
+        latent = noise * 0.0 if latent is None else latent
         sampler = self.samplers.sampler_object(sampler)
         with torch.inference_mode():
             return guider.sample(noise, latent, sampler, sigmas, mask, callback, disable_pbar=True, seed=1)

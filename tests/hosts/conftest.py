@@ -8,7 +8,7 @@ import os
 import pytest
 import torch
 
-from bwcache_pack.tests.hosts import recipes
+from bwcache_pack.tests.hosts import instances, recipes
 from bwcache_pack.tests.hosts.checkouts import explain_missing, find_checkouts
 from bwcache_pack.tests.hosts.comfyui import ComfyUIHost
 from bwcache_pack.tests.hosts.embedded import EmbeddedHost
@@ -54,7 +54,12 @@ def comfyui(checkpoints):
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`lab` runs over every family of every host; marked `family(...)` over those, marked `comfyui` without ours."""
+    """`lab` runs over every family of every host; marked `family(...)` over those, marked `comfyui` without ours.
+
+    `any_lab` runs over these and, on ComfyUI, over every model of instances.py.
+    """
+    if "any_lab" in metafunc.fixturenames:
+        metafunc.parametrize("any_lab", [pytest.param(case, id="-".join(case)) for case in every_model()], indirect=True)
     if "lab" not in metafunc.fixturenames:
         return
     marker = metafunc.definition.get_closest_marker("family")
@@ -65,6 +70,27 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     comfy = pytest.mark.comfyui
     params = [pytest.param(case, id="-".join(case), marks=comfy if case[0] == "comfyui" else ()) for case in cases]
     metafunc.parametrize("lab", params, indirect=True)
+
+
+def every_model() -> list[tuple[str, str]]:
+    cases = [("comfyui", family) for family in (*recipes.RECIPES, *instances.INSTANCES, *instances.FORECAST_ONLY)]
+    return [*cases, *(("embedded", family) for family in EmbeddedHost.families)]
+
+
+@pytest.fixture
+def any_lab(request: pytest.FixtureRequest) -> Lab:
+    host, family = request.param
+    if family in recipes.RECIPES:
+        return Lab(request.getfixturevalue(host), family)
+    return small_lab(request.getfixturevalue(host), family)
+
+
+def small_lab(host, family: str) -> Lab:
+    """Skips where this ComfyUI has no such model."""
+    lab = instances.SmallLab(host, family)
+    if instances.supported_class(lab.recipe) is None:
+        pytest.skip(f"ComfyUI {host.version} has no {lab.recipe.supported}")
+    return lab
 
 
 @pytest.fixture

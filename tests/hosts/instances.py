@@ -1,6 +1,7 @@
 """Small models of the families that have no recipe: made by ComfyUI's own classes from a configuration, not detected.
 
 Detection takes some sizes for granted (3072 wide Mochi, 24 heads), so a checkpoint of these would be of full width.
+INSTANCES have blocks that the block modes know. FORECAST_ONLY are models that only the forecast mode serves.
 """
 
 from __future__ import annotations
@@ -36,10 +37,17 @@ class Instance:
     prompt: dict = field(default_factory=dict)
     control: tuple[str, ...] = ()
     newer: dict = field(default_factory=dict)
+    sound: tuple[int, ...] = ()
+    cfg: float = 4.0
 
     @property
     def channels(self) -> int:
         return self.latent[0]
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Of the parts of a latent, without the batch."""
+        return [self.latent, self.sound] if self.sound else [self.latent]
 
 
 DOUBLE_AND_SINGLE = {"attributes": ("double_blocks", "single_blocks"), "head": "final_layer"}
@@ -144,6 +152,59 @@ INSTANCES = {
     ),
 }  # fmt: skip
 
+UNET = {
+    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": [1, 1],
+    "channel_mult": (1, 2), "transformer_depth": [0, 1], "transformer_depth_middle": 1,
+    "transformer_depth_output": [0, 0, 1, 1], "use_spatial_transformer": True, "legacy": False, "context_dim": TEXT,
+}  # fmt: skip
+SDXL = {
+    **UNET, "num_head_channels": 32, "num_heads": -1, "use_linear_in_transformer": True, "num_classes": "sequential",
+    "adm_in_channels": 6 * 256 + POOLED,
+}  # fmt: skip
+LTXAV = {
+    "image_model": "ltxav", "in_channels": 128, "audio_in_channels": 128, "cross_attention_dim": 64,
+    "audio_cross_attention_dim": 64, "attention_head_dim": 32, "audio_attention_head_dim": 32, "num_attention_heads": 2,
+    "audio_num_attention_heads": 2, "caption_channels": TEXT // 2, "num_layers": 2,
+    "connector_attention_head_dim": 8, "connector_num_attention_heads": 2, "connector_num_layers": 1,
+}  # fmt: skip
+MINIMAX = {
+    "image_model": "minimax_h3", "hidden_size": 256, "num_layers": 3, "token_refiner_num_layers": 1,
+    "num_attention_heads": 2, "attention_head_dim": 128, "ffn_hidden_size": 256, "text_dim": TEXT,
+    "timestep_input_dim": 64, "time_embed_hidden_size": 64, "time_embed_dim": 64,
+}  # fmt: skip
+HIDREAM = {
+    "image_model": "hidream", "patch_size": 2, "in_channels": 16, "out_channels": 16, "num_layers": 1,
+    "num_single_layers": 1, "attention_head_dim": 32, "num_attention_heads": 2, "caption_channels": [TEXT, TEXT],
+    "text_emb_dim": POOLED, "axes_dims_rope": (8, 12, 12), "max_resolution": (32, 32), "llama_layers": [0, 1],
+}  # fmt: skip
+COGVIDEOX = {
+    "image_model": "cogvideox", "num_attention_heads": 2, "attention_head_dim": 32, "time_embed_dim": 64,
+    "text_embed_dim": TEXT, "num_layers": 2, "sample_width": 6, "sample_height": 4, "sample_frames": 9,
+    "max_text_seq_length": 7, "use_rotary_positional_embeddings": True,
+}  # fmt: skip
+COSMOS1 = {
+    "image_model": "cosmos", "max_img_h": 32, "max_img_w": 32, "max_frames": 8, "in_channels": 16, "out_channels": 16,
+    "patch_spatial": 2, "patch_temporal": 1, "model_channels": 64, "crossattn_emb_channels": TEXT, "num_blocks": 2,
+    "num_heads": 2, "pos_emb_cls": "rope3d", "pos_emb_learnable": True, "affline_emb_norm": True,
+    "use_adaln_lora": True, "adaln_lora_dim": 16, "block_x_format": "THWBD", "extra_per_block_abs_pos_emb": True,
+    "extra_per_block_abs_pos_emb_type": "learnable",
+}  # fmt: skip
+KREA2 = {
+    "image_model": "krea2", "features": 64, "tdim": 32, "txtdim": TEXT, "heads": 2, "kvheads": 2, "layers": 2,
+    "txtlayers": 1, "txtheads": 2, "txtkvheads": 2,
+}  # fmt: skip
+FORECAST_ONLY = {
+    "sd15": Instance("SD15", {**UNET, "num_heads": 2, "num_head_channels": -1, "use_linear_in_transformer": False,
+                              "adm_in_channels": None}, (4, 8, 8)),
+    "sdxl": Instance("SDXL", SDXL, (4, 8, 8), prompt={"pooled_output": (POOLED,)}),
+    "ltxav": Instance("LTXAV", LTXAV, (128, 3, 2, 3), prompt={"attention_mask": ()}, sound=(8, 9, 16)),
+    "minimax_h3": Instance("MiniMaxH3", MINIMAX, (24, 2, 4, 4), sound=(32, 2, 8), cfg=1.0),
+    "hidream": Instance("HiDream", HIDREAM, prompt={"pooled_output": (POOLED,), "conditioning_llama3": (2, 7, TEXT)}),
+    "cogvideox": Instance("CogVideoX_T2V", COGVIDEOX, (16, 3, 4, 6)),
+    "cosmos": Instance("CosmosT2V", COSMOS1, (16, 2, 4, 6)),
+    "krea2": Instance("Krea2", KREA2),
+}  # fmt: skip
+
 
 def supported_class(instance: Instance):
     """The class in comfy.supported_models, or None where this ComfyUI has none of that name."""
@@ -175,7 +236,7 @@ class SmallLab(Lab):
     def __init__(self, host, family: str) -> None:
         self.host = host
         self.family = family
-        self.recipe = INSTANCES[family]
+        self.recipe = {**INSTANCES, **FORECAST_ONLY}[family]
 
     @property
     def plain(self):
@@ -195,8 +256,21 @@ class SmallLab(Lab):
         blocks = [block for name in self.recipe.attributes for block in getattr(module, name)]
         return Spy(model, blocks, getattr(module, self.recipe.head, None), self.point)
 
-    def noise(self, seed: int = 1, batch: int = 1, **sizes) -> torch.Tensor:
-        return torch.randn(batch, *self.recipe.latent, generator=torch.Generator().manual_seed(seed))
+    def noise(self, seed: int = 1, batch: int = 1, **sizes):
+        """Picture alone, or a NestedTensor of picture and sound."""
+        generator = torch.Generator().manual_seed(seed)
+        parts = [torch.randn(batch, *shape, generator=generator) for shape in self.recipe.shapes]
+        if len(parts) == 1:
+            return parts[0]
+        from comfy.nested_tensor import NestedTensor
+
+        return NestedTensor(parts)
+
+    def sample(self, model, *, noise=None, prompts=None, cfg: float | None = None, **request) -> torch.Tensor:
+        """Latents; of picture and sound, one behind the other."""
+        noise, cfg = self.noise() if noise is None else noise, self.recipe.cfg if cfg is None else cfg
+        latents = super().sample(model, noise=noise, prompts=prompts or self.prompts(), cfg=cfg, **request)
+        return torch.cat([part.flatten(1) for part in latents.unbind()], 1) if self.recipe.sound else latents
 
     def prompts(self, tokens: int = 7, **sizes) -> tuple:
         generator = torch.Generator().manual_seed(5)

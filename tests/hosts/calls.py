@@ -1,0 +1,124 @@
+"""Watches the forecast mode from both sides: what guiders asked for and were given, and what reached ComfyUI below."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from bwcache_pack.bwcache_core.forecast import forecast_weights
+
+
+@dataclass
+class Asked:
+    """One call of CALC_COND_BATCH. given: what the guider got. computed: what ComfyUI made below the cache, None where it
+    was not asked. Tensors are copies, taken before anything can write into them."""
+
+    x: torch.Tensor
+    sigma: torch.Tensor
+    present: tuple[bool, ...]
+    given: list[torch.Tensor] = field(default_factory=list)
+    computed: list[torch.Tensor] | None = None
+
+    def velocity(self, condition: int) -> torch.Tensor:
+        return (self.x - self.computed[condition]) / spread(self.sigma, self.x)
+
+
+@dataclass
+class Evaluation:
+    """calls: in the order in which the guider made them. model_calls: how often the diffusion model ran."""
+
+    sigma: float
+    calls: list[Asked] = field(default_factory=list)
+    model_calls: int = 0
+    input_written: bool = False
+
+    @property
+    def ran(self) -> bool:
+        return self.model_calls > 0
+
+
+class Calls:
+    """`model` is a clone with the cache between two watchers. Sample it through `sample`, which counts model calls.
+
+    before, after: what else lies outside and inside the cache: functions of a model that give one back.
+    """
+
+    def __init__(self, lab, model=None, before=None, after=None, **settings) -> None:
+        self.lab = lab
+        self.evaluations: list[Evaluation] = []
+        outside = (model or lab.plain).clone()
+        outside.add_wrapper_with_key("predict_noise", "calls outside", self._evaluation)
+        outside.add_wrapper_with_key("calc_cond_batch", "calls outside", self._asked)
+        self.cached = lab.cached(before(outside) if before else outside, **settings)
+        inside = self.cached.model.clone()
+        inside.add_wrapper_with_key("calc_cond_batch", "calls inside", self._computed)
+        self.model = after(inside) if after else inside
+        self._open: list[Asked] = []
+
+    def sample(self, **request) -> torch.Tensor:
+        return self.counting(lambda: self.lab.sample(self.model, **request))
+
+    def counting(self, run):
+        """What `run` returns, with the calls of the diffusion model counted."""
+        self.evaluations.clear()
+        handle = self.lab.module(self.model).register_forward_pre_hook(self._model_ran)
+        try:
+            return run()
+        finally:
+            handle.remove()
+
+    @property
+    def report(self):
+        return self.cached.report
+
+    @property
+    def ran(self) -> list[int]:
+        """Evaluations that ran the model."""
+        return [i for i, evaluation in enumerate(self.evaluations) if evaluation.ran]
+
+    def _model_ran(self, *_) -> None:
+        if self.evaluations:
+            self.evaluations[-1].model_calls += 1
+
+    def _evaluation(self, executor, x, timestep, *args, **kwargs):
+        self.evaluations.append(Evaluation(float(timestep.flatten()[0])))
+        before = x.clone()
+        result = executor(x, timestep, *args, **kwargs)
+        self.evaluations[-1].input_written = not torch.equal(before, x)
+        return result
+
+    def _asked(self, executor, model, conds, x, timestep, *args, **kwargs):
+        asked = Asked(x.clone(), timestep.clone(), tuple(bool(entries) for entries in conds))
+        if self.evaluations:  # some samplers and nodes ask before the first evaluation
+            self.evaluations[-1].calls.append(asked)
+        self._open.append(asked)
+        try:
+            result = executor(model, conds, x, timestep, *args, **kwargs)
+        finally:
+            self._open.pop()
+        asked.given = [denoised.clone() for denoised in result]
+        return result
+
+    def _computed(self, executor, *args, **kwargs):
+        result = executor(*args, **kwargs)
+        self._open[-1].computed = [denoised.clone() for denoised in result]
+        return result
+
+
+def spread(sigma: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """sigma (B,) along the rows of x."""
+    return sigma.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def foretold(evaluations: Sequence[Evaluation], n: int, call: int, condition: int, places: Sequence[float]) -> torch.Tensor:
+    """D of one condition in evaluation n by hand: x - sigma * line, through what was computed last before.
+
+    places: of each evaluation, in steps.
+    """
+    earlier = [i for i in range(n) if evaluations[i].calls[call].computed is not None][-2:]
+    weights = forecast_weights([places[i] for i in earlier], places[n])
+    line = sum(w * evaluations[i].calls[call].velocity(condition).double() for w, i in zip(weights, earlier, strict=True))
+    asked = evaluations[n].calls[call]
+    return (asked.x - spread(asked.sigma, asked.x) * line).to(asked.x.dtype)
