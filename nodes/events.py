@@ -13,7 +13,7 @@ import sys
 import uuid
 from itertools import groupby
 
-from ..bwcache_core.advice import notice, speed, verdict
+from ..bwcache_core.advice import WORTH_TELLING, notice, speed, verdict
 from ..bwcache_core.report import RunReport, StepReport
 
 EVENT = "bwcache.step"
@@ -77,11 +77,12 @@ class RunEvents:
 
 def ending(report: RunReport) -> dict:
     """What is known of a run when it has ended."""
-    factor, saved = (speed(report) if report.finished else None) or (None, None)
+    factor, saved = (speed(report) if report.finished else None) or (0.0, 0.0)
+    told = factor >= WORTH_TELLING
     return {
         "finished": report.finished,
-        "speedup": rounded(factor),
-        "seconds_saved": rounded(saved),
+        "speedup": rounded(factor) if told else None,
+        "seconds_saved": rounded(saved) if told else None,
         "verdict": verdict(report),
         "history": [evaluation(step, report.block_count) for step in report.steps[-MOST_HISTORY:]],
     }

@@ -7,7 +7,7 @@ import { LiveView, ReportView } from "./view.js";
 
 const EVENT = "bwcache.step";
 const SETTING = "BWCache.LiveView";
-const HEIGHTS = { BWCacheApply: 210, BWCacheReport: 120, BWCacheCompare: 84 };
+const HEIGHTS = { BWCacheApply: 210, BWCacheReport: 140, BWCacheCompare: 84 };
 const TALLEST_TEXT = 190; // the rest of a node is for its pictures
 const NOT_RUN = [2, 4]; // modes of a node that is muted or bypassed
 const INVITATIONS = {

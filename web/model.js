@@ -177,7 +177,7 @@ export function present(run) {
 }
 
 /**
- * "10 of 20 steps computed, about 1.9x"; in block modes the memory too. Speed is told at the end: until then it is a guess.
+ * "10 of 20 steps computed, about 1.9x". Speed is told at the end: until then it is a guess.
  * @param {Run|null} run
  * @returns {string}
  */
@@ -191,7 +191,6 @@ export function headline(run) {
   const parts = [`${computed} of ${cells.length} ${unit} computed`];
   if (run.mode === "per block") parts[0] = `${percentReused(run)} % of blocks reused`;
   if (Number.isFinite(run.speedup)) parts.push(`about ${run.speedup.toFixed(1)}x`);
-  if (!isForecast(run)) parts.push(bytes(run.cache_bytes));
   return parts.join(", ");
 }
 
@@ -221,6 +220,25 @@ export function progress(run) {
 
 function sumOfSeconds(run) {
   return present(run).reduce((total, cell) => total + (cell.seconds ?? 0), 0);
+}
+
+/**
+ * What the colours mean that occur, with their names in the palette.
+ * @param {Run|null} run
+ * @returns {[string, string][]}
+ */
+export function legend(run) {
+  if (!isForecast(run)) return [["computed", "computed"], ["rule", "by rule"], ["reused", "reused"]];
+  const kinds = new Set(run ? present(run).map((cell) => fateOf(run, cell.evaluation).kind) : []);
+  const names = [["computed", "computed"], ["reused", "reused"], ["partial", "in part"], ["aside", "against the plan"]];
+  return names.filter(([kind]) => ["computed", "reused"].includes(kind) || kinds.has(kind));
+}
+
+/** @param {Run|null} run @returns {string} what the curve is held against, and in block modes what is held in memory */
+export function limits(run) {
+  if (!run) return "";
+  const held = isForecast(run) ? "" : `, ${bytes(run.cache_bytes)} held`;
+  return run.threshold > 0 ? `threshold ${number(run.threshold)}${held}` : "";
 }
 
 /** @param {Run|null} run @returns {string} what the curve shows */

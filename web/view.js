@@ -1,8 +1,8 @@
 /** The live view of one BWCache Apply node, and the text of a BWCache Report: elements and canvas, no ComfyUI. */
 
 import {
-  columnCount, curvePoints, curveTop, DARK, describe, fateOf, headline, hit, isForecast, isLight, kindOf, layout, LIGHT,
-  limitShare, mix, mostChange, number, progress, shadeOf, ticks, valueName,
+  columnCount, curvePoints, curveTop, DARK, describe, fateOf, headline, hit, isForecast, isLight, kindOf, layout, legend,
+  LIGHT, limitShare, limits, mix, mostChange, number, progress, shadeOf, ticks, valueName,
 } from "./model.js";
 
 const SHARPNESS = 2; // canvas pixels per CSS pixel at least: the canvas stays sharp when the graph is zoomed
@@ -11,10 +11,7 @@ const FONT = "10px system-ui, sans-serif";
 const INVITATION = "Queue a prompt to watch it work";
 const BYPASSED = "No cache on this run: the node is bypassed";
 const SHADE = 0.6; // of what ran, on its ramp
-const LEGENDS = {
-  forecast: [["computed", "computed"], ["reused", "reused"], ["aside", "against the plan"]],
-  blocks: [["computed", "computed"], ["rule", "by rule"], ["reused", "reused"]],
-};
+const MOST_KEYS = 4; // of the legend
 
 /** Shows a Run (model.js). One per node: connect() it when the node is added, dispose() when it is removed. */
 export class LiveView {
@@ -30,7 +27,7 @@ export class LiveView {
     this.invitation = this.stage.appendChild(make("div", "bwcache-invitation", INVITATION));
     this.foot = this.element.appendChild(make("div", "bwcache-foot"));
     this.legend = this.foot.appendChild(make("div", "bwcache-legend"));
-    this.swatches = LEGENDS.forecast.map(() => this.legend.appendChild(make("span", "bwcache-key")));
+    this.swatches = Array.from({ length: MOST_KEYS }, () => this.legend.appendChild(make("span", "bwcache-key")));
     this.limit = this.legend.appendChild(make("span", "bwcache-key bwcache-limit"));
     this.text = this.foot.appendChild(make("div", "bwcache-text"));
     this.frame = 0;
@@ -61,9 +58,9 @@ export class LiveView {
     this.headline.textContent = bypassed ? "No cache" : headline(run);
     this.invitation.textContent = bypassed ? BYPASSED : INVITATION;
     this.progress.textContent = progress(run);
-    this.names = isForecast(run) ? LEGENDS.forecast : LEGENDS.blocks;
-    this.swatches.forEach((swatch, i) => (swatch.textContent = this.names[i][1]));
-    this.limit.textContent = run && run.threshold > 0 ? `threshold ${number(run.threshold)}` : "";
+    this.names = legend(run);
+    this.swatches.forEach((swatch, i) => (swatch.textContent = this.names[i]?.[1] ?? ""));
+    this.limit.textContent = limits(run);
     this.element.dataset.state = !run ? "rest" : run.done ? "done" : "running";
     this.say("");
     this.redraw();
@@ -110,7 +107,7 @@ export class LiveView {
       ? { rows: Math.max(this.run.block_count, 1), columns: columnCount(this.run) }
       : REST;
     this.at = layout(width, height, columns, rows);
-    this.swatches.forEach((swatch, i) => swatch.style.setProperty("--swatch", mix(colours[this.names[i][0]], SHADE)));
+    this.names.forEach(([name], i) => this.swatches[i].style.setProperty("--swatch", mix(colours[name], SHADE)));
     if (isForecast(this.run)) drawStrip(context, this.at, this.run, colours);
     else drawMap(context, this.at, this.run, colours);
     if (this.run) drawCurve(context, this.at, this.run, colours);
@@ -270,7 +267,7 @@ function drawAxes(context, at, run, colours) {
   }
   drawTitle(context, valueName(run), at.curve.top + at.curve.height / 2);
   context.textAlign = "right";
-  context.fillText("0", at.left - 5, at.curve.top + at.curve.height);
+  if ((limitShare(run) ?? 1) * at.curve.height > 9) context.fillText("0", at.left - 5, at.curve.top + at.curve.height);
   context.fillText(at.columns > run.total_steps ? "call" : "step", at.left - 5, at.axisY);
   context.textAlign = "center";
   for (const step of ticks(at.columns)) {

@@ -186,10 +186,17 @@ group("text", () => {
   });
   test("block modes tell the memory, and per block counts blocks", () => {
     const paper = blocks(cell(0), { done: true, finished: true, cache_bytes: 335462400 });
-    assert.equal(model.headline(runOf(paper)), "1 of 1 steps computed, 335 MB");
+    assert.equal(model.limits(runOf(paper)), "threshold 0.2, 335 MB held");
+    assert.equal(model.limits(runOf(event(cell(0)))), "threshold 0.5");
     const partly = cell(1, { action: "partial", work_run: 1 });
     const done = { mode: "per block", done: true, finished: true, history: [cell(0), partly] };
     assert.match(model.headline(runOf(blocks(partly, done))), /^25 % of blocks reused/);
+  });
+  test("the legend names what occurs", () => {
+    const names = (...events) => model.legend(events.length ? runOf(...events) : null).map(([, name]) => name);
+    assert.deepEqual(names(), ["computed", "reused"]);
+    assert.deepEqual(names(event(cell(0)), event(cell(2))), ["computed", "reused", "against the plan"]);
+    assert.deepEqual(names(blocks(null)), ["computed", "by rule", "reused"]);
   });
   test("progress", () => {
     assert.equal(model.progress(null), "");

@@ -12,10 +12,10 @@ import { openComfy, prompt } from "./page.mjs";
 import { startServer } from "./server.mjs";
 
 const { COMFYUI_PATH, COMFYUI_PYTHON, BWCACHE_SHOTS } = process.env;
-const LONG = { steps: 40, size: 160, apply: { preset: "custom", tolerance: 0.01 } }; // seconds: time to look
+const LONG = { steps: 40, size: 160, apply: { speedup: 1.6 } }; // seconds: time to look
 const EXAMPLE = new URL("../../../example_workflows/BWCache TinyWan.json", import.meta.url);
 const HELP = new URL("../../../web/docs/BWCacheApply.md", import.meta.url);
-const LINE = /^\d+ of (\d+) steps reused, [\d.]+x, [\d.]+ [kMG]?B$/;
+const LINE = /^\d+ of (\d+) steps computed(, about [\d.]+x)?$/;
 
 let server;
 let comfy;
@@ -44,6 +44,19 @@ async function shoot(name) {
   await comfy.page.screenshot({ path: join(BWCACHE_SHOTS, `${name.replaceAll(/[^\w]+/g, "-")}.png`) });
 }
 
+/** Points at the strip or map of the live view, so far across. */
+async function pointAt(share) {
+  const box = await comfy.page.locator(".bwcache-canvas").boundingBox();
+  await comfy.page.mouse.move(box.x + box.width * share, box.y + 8);
+}
+
+/** Sets a widget of BWCache Apply, as a user does. */
+async function set(name, value) {
+  await comfy.run(([wanted, chosen]) => {
+    window.app.graph.getNodeById(3).widgets.find((widget) => widget.name === wanted).value = chosen;
+  }, [name, value]);
+}
+
 /** Values of a node's widgets by name, as a user sees them. */
 function values(id) {
   return comfy.run((wanted) => {
@@ -65,10 +78,31 @@ test("at rest the view is there and takes no part in what is saved or queued", a
   assert.ok(!("bwcache_view" in queued[3].inputs));
 });
 
-test("the map fills while sampling, and the final line is the report's", async () => {
+test("a fresh node shows four inputs, and each mode its own", async () => {
+  await comfy.openPrompt(prompt());
+  assert.deepEqual(Object.keys(await values(3)), ["mode", "mode.speedup", "mode.threshold", "mode.plan"]);
+  const shown = {
+    "per block": ["threshold", "reuse_interval", "start_step", "end_step", "cache_device", "max_cache_mb"],
+    paper: ["threshold", "reuse_interval", "start_step", "end_step", "monitor_every", "cache_device", "max_cache_mb"],
+    forecast: ["speedup", "threshold", "plan"],
+  };
+  for (const [mode, names] of Object.entries(shown)) {
+    await set("mode", mode);
+    assert.deepEqual(Object.keys(await values(3)), ["mode", ...names.map((name) => `mode.${name}`)]);
+  }
+  await set("mode.plan", "custom");
+  await comfy.settle();
+  const custom = ["steps", "start_step", "end_step", "corrector"].map((name) => `mode.plan.${name}`);
+  assert.deepEqual(Object.keys(await values(3)).slice(4), custom);
+  assert.equal((await comfy.view()).state, "rest");
+});
+
+test("the plan is drawn before the first step, then what ran fills in, and the verdict is the report's", async () => {
   await comfy.openPrompt(prompt(LONG));
   assert.equal((await comfy.colours()).amber, 0);
   const id = await comfy.queue();
+  await comfy.waitForHeadline("Plan: 25 of 40 steps computed");
+  await shoot("plan");
   await comfy.waitForEvaluations(6);
   await shoot("mid-run");
   assert.equal((await comfy.view()).state, "running");
@@ -82,23 +116,69 @@ test("the map fills while sampling, and the final line is the report's", async (
   assert.equal(status.status_str, "success");
   const { headline } = await comfy.view();
   assert.equal(headline.match(LINE)?.[1], "40", headline);
-  const [reused] = headline.split(" ");
-  assert.match(outputs[8].text.join(""), new RegExp(`${reused} of 40 evaluations reused`));
+  const [computed] = headline.split(" ");
+  assert.match(outputs[8].text.join(""), new RegExp(`^${computed} of 40 steps were computed`));
 });
 
-test("the report's text is on its node", async () => {
+test("the report's text is on its node, with the plan", async () => {
   const text = await comfy.run(() => document.querySelector(".bwcache-report").textContent);
-  assert.match(text, /of 40 evaluations reused/);
+  assert.match(text, /of 40 steps were computed.*Plan: 0-/);
 });
 
-test("pointing at the map says what happened there", async () => {
-  const box = await comfy.page.locator(".bwcache-canvas").boundingBox();
-  await comfy.page.mouse.move(box.x + box.width * 0.5, box.y + box.height * 0.3);
-  assert.match((await comfy.view()).text, /^step \d+, block \d+: (reused|computed)/);
+test("pointing at a step says what happened there", async () => {
+  await pointAt(0.5);
+  assert.match((await comfy.view()).text, /^step \d+: (reused|computed), /);
   await comfy.page.mouse.move(5, 5);
 });
 
+test("a run without the node clears what it showed, and the report passes on", async () => {
+  await comfy.run(() => (window.app.graph.getNodeById(3).mode = 4)); // bypassed
+  const { status, outputs } = await comfy.ended(await comfy.queue());
+  assert.equal(status.status_str, "success");
+  await comfy.waitForState("rest");
+  assert.equal((await comfy.view()).headline, "No cache");
+  assert.match(outputs[8].text.join(""), /^No cache on this run/);
+  await shoot("bypassed");
+  await comfy.run(() => (window.app.graph.getNodeById(3).mode = 0));
+  await comfy.ended(await comfy.queue());
+  await comfy.waitForState("done");
+});
+
+test("the properties panel lists no input for the view", async () => {
+  const listed = await comfy.run(() => {
+    const view = window.app.graph.getNodeById(3).widgets.find(({ name }) => name === "bwcache_view");
+    return [view.options.hideInPanel, view.options.serialize, view.serialize];
+  });
+  assert.deepEqual(listed, [true, false, false]);
+});
+
+test("settings that cannot be are refused before anything is loaded, with one text", async () => {
+  await comfy.openPrompt(prompt({ apply: { plan: "custom", "plan.start_step": 9, "plan.end_step": 3 } }));
+  const queued = (await comfy.run(() => window.app.graphToPrompt())).output;
+  const reply = await (await fetch(`${server.url}/prompt`, { method: "POST", body: JSON.stringify({ prompt: queued }) })).json();
+  const [{ errors }] = Object.values(reply.node_errors);
+  assert.deepEqual(errors.map(({ details }) => details), [
+    "start_step 9 is after end_step 3, so no step could be reused. Lower start_step or raise end_step.",
+  ]);
+});
+
+test("block modes show their map", async () => {
+  await comfy.openPrompt(prompt({ steps: 16, apply: { mode: "per block", threshold: 0.08 } }));
+  await comfy.ended(await comfy.queue());
+  await comfy.waitForState("done");
+  await comfy.settle();
+  assert.match((await comfy.view()).headline, /^\d+ % of blocks reused/);
+  await pointAt(0.5);
+  assert.match((await comfy.view()).text, /^step \d+, block \d+: (reused|computed)/);
+  await comfy.page.mouse.move(5, 5);
+  const { amber, blue } = await comfy.colours();
+  assert.ok(amber > 100 && blue > 100, `${amber} ${blue}`);
+});
+
 test("a map is back after its workflow was loaded again", async () => {
+  await comfy.openPrompt(prompt({ steps: 10 }));
+  await comfy.ended(await comfy.queue());
+  await comfy.waitForState("done");
   const { headline } = await comfy.view();
   await comfy.run(() => window.app.loadGraphData(window.app.graph.serialize()));
   await comfy.settle();
@@ -106,14 +186,10 @@ test("a map is back after its workflow was loaded again", async () => {
 });
 
 test("a saved workflow has the same widget values after a reload of the page", async () => {
-  await comfy.openPrompt(prompt({ apply: { mode: "per block", preset: "fast", threshold: 0.33, start_step: 2, end_step: -3 } }));
-  await comfy.run(() => {
-    const { widgets } = window.app.graph.getNodeById(3);
-    widgets.find((widget) => widget.name === "tokens").value = 128;
-    widgets.find((widget) => widget.name === "verbose").value = true;
-  });
+  await comfy.openPrompt(prompt({ apply: { plan: "custom", speedup: 2.5, "plan.steps": "0-3 5 8 12/20", "plan.start_step": 2 } }));
+  await set("mode.plan.corrector", false);
   const [kept, saved] = [await values(3), await comfy.run(() => window.app.graph.serialize())];
-  assert.equal(kept.threshold, 0.33);
+  assert.equal(kept["mode.plan.steps"], "0-3 5 8 12/20");
   await comfy.load();
   await comfy.run((graph) => window.app.loadGraphData(graph), saved);
   await comfy.settle();
@@ -141,9 +217,8 @@ test("a page that is loaded during a run shows the whole map in the end", async 
   await comfy.waitForState("done");
   await comfy.settle();
   assert.match((await comfy.view()).headline, LINE);
-  const box = await comfy.page.locator(".bwcache-canvas").boundingBox();
-  await comfy.page.mouse.move(box.x + box.width * 0.13, box.y + box.height * 0.3);
-  assert.match((await comfy.view()).text, /^step 1, block \d+: computed, first evaluation/);
+  await pointAt(0.15);
+  assert.match((await comfy.view()).text, /^step 0: computed, /);
 });
 
 test("a run goes on without its node", async () => {
@@ -218,7 +293,7 @@ test("the node's help page opens with all its text and pictures", async () => {
   const heading = page.getByRole("heading", { name: lines[0].replace("# ", ""), exact: true });
   await heading.waitFor();
   const shown = (await page.innerText()).replaceAll(/\s+/g, " ");
-  const written = lines.filter((line) => !pictures.includes(line)).flatMap((line) => line.split("|"));
+  const written = lines.filter((line) => !pictures.includes(line));
   for (const text of written) {
     const plain = text.replace(/^(#+|-) /, "").replaceAll(/[*`]/g, "").trim();
     assert.ok(shown.includes(plain), `${plain} is not in: ${shown}`);
@@ -238,7 +313,7 @@ test("the node's help page opens with all its text and pictures", async () => {
 });
 
 test("the panel follows the theme", async () => {
-  await comfy.openPrompt(prompt({ steps: 10, apply: { target_speedup: 2 } }));
+  await comfy.openPrompt(prompt({ steps: 10 }));
   const panel = () => comfy.run(() => getComputedStyle(document.querySelector(".bwcache-view")).backgroundColor);
   const dark = await panel();
   await comfy.run(() => window.app.extensionManager.setting.set("Comfy.ColorPalette", "light"));
@@ -255,7 +330,7 @@ test("the panel follows the theme", async () => {
 test("in Nodes 2.0", async () => {
   await comfy.configure({ "Comfy.VueNodes.Enabled": true });
   await comfy.load();
-  await comfy.openPrompt(prompt({ steps: 10, apply: { target_speedup: 2 } }));
+  await comfy.openPrompt(prompt({ steps: 10 }));
   await comfy.page.waitForSelector("[data-node-id='3'] .bwcache-view");
   assert.equal((await comfy.view()).state, "rest");
   await comfy.ended(await comfy.queue());

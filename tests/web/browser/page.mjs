@@ -182,6 +182,13 @@ class Comfy {
     throw new Error(`prompt ${id} did not end`);
   }
 
+  /** Waits until the first live view says this. */
+  async waitForHeadline(text) {
+    await this.page.waitForFunction(
+      (wanted) => document.querySelector(".bwcache-headline")?.textContent === wanted, text, { timeout: 60_000, polling: 10 },
+    );
+  }
+
   /** Waits until the n-th live view has drawn so many evaluations. */
   async waitForEvaluations(count, index = 0) {
     await this.page.waitForFunction(
