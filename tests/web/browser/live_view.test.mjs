@@ -15,6 +15,7 @@ const { COMFYUI_PATH, COMFYUI_PYTHON, BWCACHE_SHOTS } = process.env;
 const LONG = { steps: 40, size: 160, apply: { speedup: 1.6 } }; // seconds: time to look
 const EXAMPLE = new URL("../../../example_workflows/BWCache TinyWan.json", import.meta.url);
 const HELP = new URL("../../../web/docs/BWCacheApply.md", import.meta.url);
+const JAPANESE = new URL("../../../locales/ja/nodeDefs.json", import.meta.url);
 const LINE = /^\d+ of (\d+) steps computed(, about [\d.]+x)?$/;
 
 let server;
@@ -207,7 +208,7 @@ test("the example workflow opens with the values that it was saved with", async 
 });
 
 test("a page that is loaded during a run shows the whole map in the end", async () => {
-  await comfy.openPrompt(prompt(LONG));
+  await comfy.openPrompt(prompt({ ...LONG, steps: 70, apply: { speedup: 1 } })); // longer than a page takes to load
   const saved = await comfy.run(() => window.app.graph.serialize());
   const id = await comfy.queue();
   await comfy.waitForEvaluations(4);
@@ -310,6 +311,22 @@ test("the node's help page opens with all its text and pictures", async () => {
   await heading.scrollIntoViewIfNeeded();
   await shoot("help page");
   await comfy.closeHelp();
+});
+
+test("names and help are in the user's language", async () => {
+  await comfy.configure({ "Comfy.Locale": "ja" });
+  await comfy.load();
+  await comfy.openPrompt(prompt({ apply: { plan: "custom" } }));
+  const labels = await comfy.run(() => window.app.graph.getNodeById(3).widgets.map(({ label }) => label).filter(Boolean));
+  const { BWCacheApply } = JSON.parse(readFileSync(JAPANESE, "utf8"));
+  const inputs = Object.entries(BWCacheApply.inputs).filter(([name]) => /^mode(_speedup|_threshold|_plan.*)?$/.test(name));
+  assert.deepEqual(labels, inputs.map(([, { name }]) => name));
+  const page = await comfy.openHelp(3);
+  await page.getByRole("heading", { name: "BWCache 適用", exact: true }).waitFor();
+  await shoot("Japanese");
+  await comfy.closeHelp();
+  await comfy.configure({ "Comfy.Locale": "en" });
+  await comfy.load();
 });
 
 test("the panel follows the theme", async () => {

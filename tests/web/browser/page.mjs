@@ -20,8 +20,8 @@ export function findChromium() {
   return [process.env.CHROMIUM, ...USUAL_PLACES].find((path) => path && existsSync(path));
 }
 
-/** Help in the user's language, which the frontend asks for first. This pack's help is in one language. */
-const TRANSLATED_HELP = /\/docs\/\w+\/\w+\.md$/;
+/** Help in the user's language, which the frontend asks for first: English has no folder of its own. */
+const TRANSLATED_HELP = /\/docs\/\w+\/en\.md$/;
 
 let runs = 0;
 
