@@ -1,7 +1,7 @@
-"""Measures a checkpoint and draws the pictures of README.md: python devtools/pack.py tinywan.card --curve DIR/curve.jsonl
+"""Measures TinyWan and draws the pictures of its page: python devtools/pack.py zoo.tinywan.card [--curve DIR/curve.jsonl]
 
-Colour, shape and direction over 60 prompts at cfg 3 and 30 steps, a contact sheet, the training curve, and the
-similarity indicator over 30 steps.
+Colour, shape and direction over 60 prompts at cfg 3 and 30 steps, a contact sheet, the training curve, and how much the
+output changes from step to step.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from einops import rearrange
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
-from ...bwcache_core.config import PAPER, BWCacheConfig
-from ...hosts.runs import EmbeddedHost, Job, run
-from ...nodes.charts import change_curve
+from ..card import change_chart, measure_changes, measure_ratios
+from ..models import load_plain
 from .checkpoint import DEFAULT_PATH, load_checkpoint
 from .data import SHAPES, prompt_of
 from .judge import evaluation_labels, read_colours, read_directions, read_shapes, sample_labels
@@ -34,7 +33,7 @@ def main() -> None:
     """Write the pictures and the measured fractions."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, default=DEFAULT_PATH)
-    parser.add_argument("--curve", type=Path, required=True, help="curve.jsonl of the training")
+    parser.add_argument("--curve", type=Path, help="curve.jsonl of the training; without it that picture stays")
     parser.add_argument("--out", type=Path, default=DEFAULT_PATH.parent / "images")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -48,11 +47,12 @@ def main() -> None:
         right = int((read(clips) == labels[:, column]).sum())
         sys.stdout.write(f"{name}: {right} of {PROMPTS} prompts\n")
     contact_sheet(labels, clips).save(args.out / "sheet.png", optimize=True)
-    training_curve(read_curve(args.curve)).savefig(args.out / "training.png")
-    job = Job(prompt_of(labels[0]), seed=0)
-    measured = run(EmbeddedHost(args.checkpoint), job, BWCacheConfig(mode=PAPER, threshold=0.0))
-    change_curve(measured.report).savefig(args.out / "indicator.png")
-    sys.stdout.write("indicator: " + " ".join(f"{s.change:.3f}" for s in measured.report.steps if s.change) + "\n")
+    if args.curve:
+        training_curve(read_curve(args.curve)).savefig(args.out / "training.png")
+    plain = load_plain("tinywan")
+    measured = {"changes": measure_changes(plain), "ratios": measure_ratios(plain)}
+    change_chart(plain.model, measured).savefig(args.out / "changes.png")
+    (args.out.parent / "measured.json").write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
 
 
 def contact_sheet(labels: torch.Tensor, clips: torch.Tensor) -> Image.Image:
