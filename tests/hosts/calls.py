@@ -112,12 +112,14 @@ def spread(sigma: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return sigma.reshape(-1, *[1] * (x.ndim - 1))
 
 
-def foretold(evaluations: Sequence[Evaluation], n: int, call: int, condition: int, places: Sequence[float]) -> torch.Tensor:
+def foretold(
+    evaluations: Sequence[Evaluation], n: int, call: int, condition: int, places: Sequence[float], since: int = 0
+) -> torch.Tensor:
     """D of one condition in evaluation n by hand: x - sigma * line, through what was computed last before.
 
-    places: of each evaluation, in steps.
+    places: of each evaluation, in steps. since: the evaluation from which on the call was made without a break.
     """
-    earlier = [i for i in range(n) if evaluations[i].calls[call].computed is not None][-2:]
+    earlier = [i for i in range(since, n) if evaluations[i].calls[call].computed is not None][-2:]
     weights = forecast_weights([places[i] for i in earlier], places[n])
     line = sum(w * evaluations[i].calls[call].velocity(condition).double() for w, i in zip(weights, earlier, strict=True))
     asked = evaluations[n].calls[call]

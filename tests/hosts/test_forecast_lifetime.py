@@ -23,9 +23,9 @@ SETTINGS = {"plan": "0-1 3 5/8", "threshold": 10.0}  # reuses steps 2, 4, 6 and 
 
 
 class Watched:
-    """A guider over a cached model, with a watcher on each side of the cache. at: called inside each evaluation."""
+    """A guider over a cached model, with a watcher on each side of the cache. at: called with it inside each evaluation."""
 
-    def __init__(self, lab, at=lambda evaluation: None) -> None:
+    def __init__(self, lab, at=lambda watched: None) -> None:
         self.lab, self.at = lab, at
         self.options: list[dict] = []
         self.evaluation, self.latent = -1, None
@@ -54,7 +54,7 @@ class Watched:
         run = executor.class_obj.model_options["transformer_options"]["bwcache"]
         self.run_state, self.latent = weakref.ref(run), args[0]
         result = executor(*args, **kwargs)
-        self.at(self.evaluation)
+        self.at(self)
         return result
 
     def held(self) -> list[weakref.ref]:
@@ -77,8 +77,8 @@ def test_a_run_that_breaks_off_at_any_evaluation_leaves_nothing(lab, kind):
     for broken in range(STEPS):
         held = []
 
-        def break_off(evaluation, broken=broken, held=held) -> None:
-            if evaluation == broken:
+        def break_off(watched, broken=broken, held=held) -> None:
+            if watched.evaluation == broken:
                 held.extend(watched.held())
                 raise error("stop")
 
@@ -94,7 +94,7 @@ def test_a_run_that_breaks_off_at_any_evaluation_leaves_nothing(lab, kind):
         del caught
         gc.collect()
         assert watched.run_state() is None
-        watched.at = lambda evaluation: None
+        watched.at = lambda watched: None
         assert difference(watched.run(), fresh(lab)) == 0.0
         assert watched.cached.report.finished
 
@@ -102,7 +102,7 @@ def test_a_run_that_breaks_off_at_any_evaluation_leaves_nothing(lab, kind):
 def test_a_run_that_ends_leaves_nothing_and_a_guider_used_twice_starts_anew(lab):
     """A cached Guider node keeps the names of its prompts from run to run, so names alone must not find a cache."""
     held = []
-    watched = Watched(lab, lambda evaluation: held.extend(watched.held()))
+    watched = Watched(lab, lambda watched: held.extend(watched.held()))
     first = watched.run()
     gc.collect()
     assert len(held) > 0
@@ -181,7 +181,7 @@ def test_after_an_error_of_the_cache_nothing_is_held_while_the_run_goes_on(lab, 
     fault = Fault(monkeypatch, "recalling", torch.OutOfMemoryError)
     held, left = [], []
 
-    def look(evaluation) -> None:
+    def look(watched) -> None:
         if fault.raised_at is None:
             held.extend(watched.held())
         else:
