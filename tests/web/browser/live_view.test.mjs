@@ -219,7 +219,7 @@ test("a page that is loaded during a run shows the whole map in the end", async 
   await comfy.settle();
   assert.match((await comfy.view()).headline, LINE);
   await pointAt(0.15);
-  assert.match((await comfy.view()).text, /^step 0: computed, /);
+  assert.match((await comfy.view()).text, /^step [01]: computed, /);
 });
 
 test("a run goes on without its node", async () => {
@@ -324,9 +324,9 @@ test("names and help are in the user's language", async () => {
   const page = await comfy.openHelp(3);
   await page.getByRole("heading", { name: "BWCache 適用", exact: true }).waitFor();
   await shoot("Japanese");
-  await comfy.closeHelp();
   await comfy.configure({ "Comfy.Locale": "en" });
   await comfy.load();
+  if (await comfy.page.getByTestId("properties-panel").count()) await comfy.closeHelp(); // 1.35 closes it by itself
 });
 
 test("the panel follows the theme", async () => {
