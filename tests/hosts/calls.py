@@ -107,6 +107,48 @@ class Calls:
         return result
 
 
+class Truth(Calls):
+    """Also asks the model what each reused call should have been. errors: relative L1 of the forecast of the output,
+    (x - D) / sigma, by evaluation: the largest of all conditions and rows."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        self.errors: dict[int, float] = {}
+        self._asking = False
+        super().__init__(*args, **kwargs)
+
+    def sample(self, **request) -> torch.Tensor:
+        self.errors.clear()
+        return super().sample(**request)
+
+    def _asked(self, executor, model, conds, x, timestep, *rest):
+        result = super()._asked(executor, model, conds, x, timestep, *rest)
+        evaluation = self.evaluations[-1]
+        asked = evaluation.calls[-1]
+        if asked.computed is not None or not rest:
+            return result
+        ran, options = evaluation.model_calls, rest[0]
+        inner = {name: value for name, value in options["transformer_options"].items() if name != "bwcache"}
+        self._asking = True
+        truth = executor(model, conds, x, timestep, {**options, "transformer_options": inner})
+        self._asking, evaluation.model_calls = False, ran
+        found = [worst_row(given, d, x) for given, d, wanted in zip(asked.given, truth, asked.present, strict=True) if wanted]
+        n = len(self.evaluations) - 1
+        self.errors[n] = max([self.errors.get(n, 0.0), *found])
+        return result
+
+    def _computed(self, executor, *args, **kwargs):
+        return executor(*args, **kwargs) if self._asking else super()._computed(executor, *args, **kwargs)
+
+    @property
+    def worst(self) -> float:
+        return max(self.errors.values(), default=0.0)
+
+
+def worst_row(given: torch.Tensor, truth: torch.Tensor, x: torch.Tensor) -> float:
+    off, whole = ((a - truth).abs().flatten(1).sum(1) for a in (given, x))
+    return float((off / whole).max())
+
+
 def spread(sigma: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """sigma (B,) along the rows of x."""
     return sigma.reshape(-1, *[1] * (x.ndim - 1))

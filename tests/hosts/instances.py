@@ -189,6 +189,10 @@ COSMOS1 = {
     "use_adaln_lora": True, "adaln_lora_dim": 16, "block_x_format": "THWBD", "extra_per_block_abs_pos_emb": True,
     "extra_per_block_abs_pos_emb_type": "learnable",
 }  # fmt: skip
+FLOW_RVS = {
+    "image_model": "wan2.1", "model_type": "flow_rvs", "dim": 128, "ffn_dim": 256, "num_heads": 1, "num_layers": 2,
+    "in_dim": 16, "out_dim": 16, "text_dim": TEXT,
+}  # fmt: skip
 KREA2 = {
     "image_model": "krea2", "features": 64, "tdim": 32, "txtdim": TEXT, "heads": 2, "kvheads": 2, "layers": 2,
     "txtlayers": 1, "txtheads": 2, "txtkvheads": 2,
@@ -203,6 +207,7 @@ FORECAST_ONLY = {
     "cogvideox": Instance("CogVideoX_T2V", COGVIDEOX, (16, 3, 4, 6)),
     "cosmos": Instance("CosmosT2V", COSMOS1, (16, 2, 4, 6)),
     "krea2": Instance("Krea2", KREA2),
+    "flow_rvs": Instance("WAN21_FlowRVS", FLOW_RVS, (16, 3, 4, 4)),
 }  # fmt: skip
 
 
