@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bwcache_pack.bwcache_core.config import BWCacheConfig
+from bwcache_pack.bwcache_core.config import FORECAST, BlockConfig, ForecastConfig
 from bwcache_pack.bwcache_core.report import RunStats
 from bwcache_pack.nodes.attach import attach
 from bwcache_pack.nodes.events import RunEvents
@@ -28,40 +28,50 @@ def sent(monkeypatch):
     return events
 
 
-def watched(lab, **settings):
-    return attach(lab.plain, BWCacheConfig(**settings), RunStats(), partial(RunEvents, "12:7"))
+def watched(lab, mode: str = FORECAST, **settings):
+    config = ForecastConfig(**settings) if mode == FORECAST else BlockConfig(mode=mode, **settings)
+    return attach(lab.plain, config, RunStats(), partial(RunEvents, "12:7"))
 
 
+@pytest.mark.parametrize("mode", ["forecast", "paper"])
 @pytest.mark.parametrize(("sampler", "evaluations"), [("euler", STEPS), ("heun", 2 * STEPS - 1)])
-def test_every_evaluation_sends_one_event(lab, sent, sampler, evaluations):
-    lab.sample(watched(lab, **FORCED), sampler=sampler)
-    assert [event["evaluation"] for event in sent] == list(range(1, evaluations + 1))
-    assert [event["done"] for event in sent] == [False] * (evaluations - 1) + [True]
+def test_one_event_at_the_beginning_and_one_for_each_evaluation(lab, sent, mode, sampler, evaluations):
+    lab.sample(watched(lab, mode), sampler=sampler)
+    begun, *rest = sent
+    assert begun["evaluation"] is None
+    assert [event["evaluation"]["evaluation"] for event in rest] == list(range(evaluations))
+    assert [event["done"] for event in sent] == [False] * evaluations + [True]
     assert len({event["run"] for event in sent}) == 1
     assert all(event["total_steps"] == STEPS for event in sent)
     json.dumps(sent, allow_nan=False)
 
 
-@pytest.mark.parametrize("mode", ["adaptive", "paper", "per block"])
+def test_the_plan_comes_before_the_first_step_and_is_what_runs(lab, sent):
+    lab.sample(watched(lab, speedup=2.0, threshold=10.0))
+    planned = {step for first, last in sent[0]["planned"] for step in range(first, last + 1)}
+    assert 0 < len(planned) < STEPS
+    computed = {cell["step"] for cell in sent[-1]["history"] if cell["action"] == "compute"}
+    assert computed == planned
+    assert all(event["plan"] == sent[0]["plan"] for event in sent)
+
+
+@pytest.mark.parametrize("mode", ["forecast", "paper", "per block"])
 def test_the_end_of_a_run_repeats_what_its_events_said(lab, sent, mode):
-    lab.sample(watched(lab, mode=mode, threshold=0.9, preset="custom", tolerance=0.9))
+    lab.sample(watched(lab, mode, threshold=0.9))
     end = sent[-1]
-    cells = [{name: event[name] for name in end["history"][0]} for event in sent]
-    assert end["history"] == cells
-    reused = [event["evaluation"] for event in sent if event["action"] != "compute"]
-    assert reused and all(event["reused"] for event in sent if event["action"] == "reuse")
-    assert all(event["judged"] is not None for event in sent if event["evaluation"] in reused)
-    assert end["finished"] and end["summary"].startswith(f"BWCache {mode}")
+    assert end["history"] == [event["evaluation"] for event in sent[1:]]
+    assert any(cell["action"] != "compute" for cell in end["history"])
+    assert end["finished"] and f"of {STEPS} steps were computed" in end["verdict"]
 
 
 def test_a_cancelled_run_tells_its_end(lab, sent):
     def cancel(*args):
-        if len(sent) == 3:
+        if len(sent) == 4:
             raise lab.host.Interrupt
 
     with pytest.raises(lab.host.Interrupt):
         lab.sample(watched(lab, **FORCED), callback=cancel)
-    assert [event["done"] for event in sent] == [False] * 3 + [True]
+    assert [event["done"] for event in sent] == [False] * 4 + [True]
     assert sent[-1]["finished"] is False
 
 

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from bwcache_pack.bwcache_core.config import BWCacheConfig
+from bwcache_pack.bwcache_core.config import BlockConfig
+from bwcache_pack.tests.hosts.test_nodes import execute
 
 pytestmark = pytest.mark.comfyui
 ID = "BWCacheApplyRaylight"
@@ -65,6 +66,6 @@ def test_it_hands_the_actors_on_with_the_stats_of_all(node, monkeypatch):
     fake = SimpleNamespace(attach_everywhere=lambda actors, config: (seen.append((actors, config)), "stats")[1])
     monkeypatch.setitem(sys.modules, "bwcache_pack.nodes.ray_actors", fake)
     actors = {"workers": ["a", "b"]}
-    result = node.execute(actors, mode="paper", threshold=0.2)
+    result = execute(node, ray_actors=actors, mode={"mode": "paper", "threshold": 0.2})
     assert result.args == (actors, "stats") and result.args[0] is actors
-    assert seen == [(actors, BWCacheConfig(mode="paper", threshold=0.2))]
+    assert seen == [(actors, BlockConfig(threshold=0.2))]

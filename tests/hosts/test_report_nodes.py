@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bwcache_pack.bwcache_core.report import RunStats
-from bwcache_pack.tests.nodes.reports import report, step
+from bwcache_pack.tests.nodes.reports import forecast, report, step
 
 pytestmark = pytest.mark.comfyui
 RUN = report(step(0), step(1, change=0.2, conditions={"cond": 0.2}), step(2, "reuse"))
@@ -39,26 +39,35 @@ def outputs_by_name(node, result) -> dict:
 
 def test_report_hands_its_input_on_and_gives_figures_a_verdict_and_three_images(nodes):
     thing = object()
-    outputs = outputs_by_name(nodes["report"], nodes["report"].execute(stats_of(RUN), thing))
+    outputs = outputs_by_name(nodes["report"], nodes["report"].execute(thing, stats_of(RUN)))
     assert outputs["passthrough"] is thing
-    assert (outputs["reused_steps"], outputs["total_steps"]) == (1, 3)
-    assert "1 of 3 steps were reused" in outputs["verdict"]
-    for name in ("change_chart", "reuse_chart", "time_chart"):
+    assert (outputs["computed_steps"], outputs["total_steps"], outputs["plan"]) == (2, 3, "")
+    assert "2 of 3 steps were computed" in outputs["verdict"]
+    for name in ("error_chart", "reuse_chart", "time_chart"):
         image = outputs[name]
-        assert (image.shape, image.dtype) == ((1, 480, 1080, 3), torch.float32)
+        assert (image.shape, image.dtype) == ((1, 570, 1200, 3), torch.float32)
         assert 0.0 <= float(image.min()) < float(image.max()) <= 1.0
 
 
-def test_outputs_that_saved_workflows_count_keep_their_place(nodes):
-    names = [output.display_name for output in nodes["report"].define_schema().outputs]
-    assert names[:8] == ["passthrough", "summary", "json", "reused_steps", "total_steps", "reused_blocks",
-                         "total_blocks", "speedup"]  # fmt: skip
+def test_report_gives_the_plan_as_text(nodes):
+    result = nodes["report"].execute(1, stats_of(forecast("cr" * 10)))
+    assert outputs_by_name(nodes["report"], result)["plan"] == "0 2/4"
+    assert "Plan: 0 2/4 (automatic)" in "".join(result.ui["text"])
 
 
-def test_report_before_any_run_says_so(nodes):
-    outputs = outputs_by_name(nodes["report"], nodes["report"].execute(RunStats(), 1))
-    assert "No run yet" in outputs["summary"]
-    assert outputs["verdict"] == outputs["summary"]
+def test_no_speed_is_told_where_nothing_was_reused_or_another_cache_is_on_the_model(nodes):
+    for run in (forecast("c" * 9), forecast("cr" * 9, rivals=["EasyCache"])):
+        assert outputs_by_name(nodes["report"], nodes["report"].execute(1, stats_of(run)))["speedup"] == 1.0
+
+
+def test_report_without_a_run_hands_on_and_says_why(nodes):
+    replaced = RunStats()
+    replaced.replaced = True
+    for stats, words in ((None, "No cache on this run"), (RunStats(), "No run yet"), (replaced, "took the place")):
+        outputs = outputs_by_name(nodes["report"], nodes["report"].execute("latent", stats))
+        assert outputs["passthrough"] == "latent"
+        assert words in outputs["verdict"]
+        assert (outputs["json"], outputs["speedup"]) == ("[]", 1.0)
 
 
 def test_report_without_matplotlib_gives_everything_but_the_charts(nodes, monkeypatch, caplog):
@@ -67,11 +76,14 @@ def test_report_without_matplotlib_gives_everything_but_the_charts(nodes, monkey
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with caplog.at_level("WARNING"):
-        outputs = outputs_by_name(nodes["report"], nodes["report"].execute(stats_of(RUN), 1))
+        result = nodes["report"].execute(1, stats_of(RUN))
+    outputs = outputs_by_name(nodes["report"], result)
     assert "pip install matplotlib" in caplog.text
-    assert "1 of 3" in outputs["verdict"]
-    assert outputs["change_chart"].shape == (1, 480, 1080, 3)
-    assert 0 < float((outputs["change_chart"] < 0.5).float().mean()) < 0.2, "a white picture with words on it"
+    assert "".join(result.ui["text"]).count("pip install matplotlib") == 1
+    assert "images" not in result.ui
+    assert "2 of 3" in outputs["verdict"]
+    assert outputs["error_chart"].shape == (1, 570, 1200, 3)
+    assert 0 < float((outputs["error_chart"] > 0.5).float().mean()) < 0.2, "a dark picture with words on it"
 
 
 def images(seed: int, frames: int = 3) -> torch.Tensor:

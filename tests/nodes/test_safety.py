@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bwcache_pack.bwcache_core.config import BWCacheConfig, ConfigError
+from bwcache_pack.bwcache_core.config import BlockConfig, ConfigError, ForecastConfig
 from bwcache_pack.bwcache_core.report import RunReport, RunStats, StepReport
 from bwcache_pack.devtools.archive import archive_files
 from bwcache_pack.devtools.pack import ROOT
@@ -111,38 +111,50 @@ def test_a_file_of_endless_blocks_is_refused(tmp_path):
         load_checkpoint(tmp_path / "file.safetensors")
 
 
-NUMBERS = ("tolerance", "target_speedup", "max_reuse", "damping", "order", "threshold", "reuse_interval", "start_step",
-           "end_step", "monitor_every", "tokens")
+NUMBERS = [
+    *((ForecastConfig, name) for name in ("speedup", "threshold", "start_step", "end_step")),
+    *((BlockConfig, name) for name in ("threshold", "reuse_interval", "start_step", "end_step", "monitor_every",
+                                       "max_cache_mb")),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("value", [1e30, -1e30, float("nan"), float("inf"), 10**30])
-@pytest.mark.parametrize("name", NUMBERS)
-def test_no_setting_takes_a_number_without_bounds(name, value):
+@pytest.mark.parametrize(("config", "name"), NUMBERS, ids=lambda part: getattr(part, "__name__", part))
+def test_no_setting_takes_a_number_without_bounds(config, name, value):
     with pytest.raises(ConfigError, match=name):
-        BWCacheConfig(**{name: value})
+        config(**{name: value})
 
 
-@pytest.mark.parametrize("name", ["mode", "preset", "cache_point"])
+@pytest.mark.parametrize("name", ["mode", "cache_device"])
 def test_a_choice_is_one_of_those_offered(name):
     with pytest.raises(ConfigError, match=name):
-        BWCacheConfig(**{name: "__import__('os')"})
+        BlockConfig(**{name: "__import__('os')"})
+
+
+def test_a_plan_is_read_up_to_a_bound_and_repeated_shortly():
+    for text in ("0 " * 5_000_000, "0-9999999999/9999999999", "9" * 10_000_000):
+        with pytest.raises(ConfigError) as caught:
+            ForecastConfig(plan=text)
+        assert len(str(caught.value)) < 400
 
 
 def longest_run() -> RunReport:
     """As many steps as a KSampler takes, of a model of many blocks, all broken."""
-    report = RunReport("paper", 0.15, 1, 10_000, 60, [0.0] * 10_001, "WanModel", finished=True)
+    report = RunReport("paper", 0.15, [0.0] * 10_001, "WanModel", block_count=60, finished=True)
     for i in range(10_000):
         changes = dict.fromkeys(range(60), 0.123456789)
-        report.steps.append(StepReport(i, i, 0.5, "compute", "why" * 20, change=0.5, block_changes=changes, error="NaN"))
+        step = StepReport(i, i, 0.5, "compute", "why" * 20, change=0.5, block_changes=changes, fault="NaN")
+        report.steps.append(step)
+    report.planned = list(range(0, 10_000, 2))
     return report
 
 
 def test_the_events_of_the_longest_run_are_small():
     payload = RunEvents("12:7", longest_run()).payload(done=True)
     assert len(json.dumps(payload)) < EVENT_BYTES
-    assert (len(payload["errors"]), len(payload["history"])) == (20, 1_000)
-    assert payload["history"][-1]["evaluation"] == 10_000
-    assert "9980 more errors" in payload["summary"]
+    assert len(payload["history"]) == 1_000
+    assert payload["history"][-1]["evaluation"] == 9_999
+    assert len(payload["verdict"]) + len(payload["notice"]) < 1_000
 
 
 @pytest.mark.parametrize("given", ["x" * 201, ["tab"], {"a": 1}, 7, None])
@@ -150,11 +162,11 @@ def test_what_a_client_calls_its_workflow_is_not_repeated_if_it_is_no_short_name
     item = (0, "prompt", {}, {"extra_pnginfo": {"workflow": {"id": given}}}, [])
     server = SimpleNamespace(client_id="browser", prompt_queue=SimpleNamespace(currently_running={0: item}))
     monkeypatch.setitem(sys.modules, "server", SimpleNamespace(PromptServer=SimpleNamespace(instance=server)))
-    assert RunEvents("7", RunReport("paper", 0.1, 1, 1, 1, [1.0, 0.0])).workflow is None
+    assert RunEvents("7", RunReport("paper", 0.1, [1.0, 0.0])).workflow is None
 
 
 def test_stats_keep_few_runs_and_are_plain_json():
     stats = RunStats()
     for _ in range(20):
-        stats.runs.append(RunReport("paper", 0.1, 1, 1, 1, [1.0, float("nan")]))
+        stats.runs.append(RunReport("paper", 0.1, [1.0, float("nan")]))
     assert len(json.loads(stats.to_json())) == len(stats.runs) == 8
