@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -67,7 +68,7 @@ def euler_step(x, denoised, sigma, following):
 def refining(model, x, sigmas, extra_args=None, **options):
     """Three evaluations at each sigma, each with fresh noise on what the one before made: SelfRefineVideo and its kin."""
     generator = torch.Generator().manual_seed(3)
-    for sigma, following in zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True):
+    for sigma, following in pairwise(sigmas.tolist()):
         for _ in range(3):
             denoised = model(x, x.new_full((len(x),), sigma), **extra_args)
             x = (1.0 - sigma) * denoised + sigma * torch.randn(x.shape, generator=generator)
@@ -87,7 +88,7 @@ def restarting(model, x, sigmas, extra_args=None, **options):
     """Down to the tenth step, back up to the fourth with fresh noise, and down again."""
     generator, levels = torch.Generator().manual_seed(3), sigmas.tolist()
     path = [*range(11), *range(4, len(levels))]
-    for here, there in zip(path[:-1], path[1:], strict=True):
+    for here, there in pairwise(path):
         denoised = model(x, x.new_full((len(x),), levels[here]), **extra_args)
         if there < here:
             x = (1.0 - levels[there]) * denoised + levels[there] * torch.randn(x.shape, generator=generator)
@@ -114,7 +115,7 @@ def editing(fresh: bool, bare: bool):
         generator = torch.Generator().manual_seed(3)
         source = torch.randn(x.shape, generator=generator)
         edited, noise = source.clone(), torch.randn(x.shape, generator=generator)
-        for sigma, following in zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True):
+        for sigma, following in pairwise(sigmas.tolist()):
             noise = torch.randn(x.shape, generator=generator) if fresh else noise
             level = x.new_full((len(x),), sigma)
             noised = (1.0 - sigma) * source + sigma * noise
@@ -143,14 +144,14 @@ def test_an_evaluation_that_asks_no_model_changes_nothing(lab):
     """The same path as euler, with an evaluation of something else on bare options before every step."""
 
     def with_others(model, x, sigmas, extra_args=None, **options):
-        for sigma, following in zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True):
+        for sigma, following in pairwise(sigmas.tolist()):
             level = x.new_full((len(x),), sigma)
             model(torch.ones_like(x), level, **{**extra_args, "model_options": {}})
             x = euler_step(x, model(x, level, **extra_args), sigma, following)
         return x
 
     def alone(model, x, sigmas, extra_args=None, **options):
-        for sigma, following in zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True):
+        for sigma, following in pairwise(sigmas.tolist()):
             x = euler_step(x, model(x, x.new_full((len(x),), sigma), **extra_args), sigma, following)
         return x
 
@@ -178,7 +179,7 @@ def stepping(inner):
     def sample(model, x, sigmas, extra_args=None, **options):
         runs = inner(sigmas)
         extra_args["model_options"]["transformer_options"]["sample_sigmas"] = runs
-        for sigma, following in zip(runs[:-1].tolist(), runs[1:].tolist(), strict=True):
+        for sigma, following in pairwise(runs.tolist()):
             denoised = model(x, x.new_full((len(x),), sigma), **extra_args)
             x = euler_step(x, denoised, sigma, following)
         return x
@@ -269,7 +270,7 @@ def test_a_first_sigma_that_is_no_number_is_sampled_as_without_us(lab, first):
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
 def test_an_evaluation_at_no_number_costs_the_cache_and_nothing_else(lab, at, broken):
     def sample(model, x, sigmas, extra_args=None, **options):
-        for n, (sigma, following) in enumerate(zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True)):
+        for n, (sigma, following) in enumerate(pairwise(sigmas.tolist())):
             denoised = model(x, x.new_full((len(x),), broken if n == at else sigma), **extra_args)
             x = euler_step(x, torch.zeros_like(x) if n == at else denoised, sigma, following)
         return x

@@ -1,0 +1,98 @@
+"""Sound and picture in one packed latent, as MiniMax-H3 and LTX-2 sample them. What holds for all models: the contract."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bwcache_pack.tests.hosts.calls import Truth
+from bwcache_pack.tests.hosts.conftest import small_lab
+from bwcache_pack.tests.hosts.lab import STEPS, difference
+
+pytestmark = pytest.mark.comfyui
+SMOOTH = {"plan": "0-1 4/8", "corrector": False}
+
+
+@pytest.fixture(params=["minimax_h3", "ltxav"])
+def packed(request, comfyui):
+    return small_lab(comfyui, request.param)
+
+
+def test_the_templates_of_minimax_halve_their_work(comfyui):
+    """20 steps, res_multistep, simple, no guidance."""
+    lab = small_lab(comfyui, "minimax_h3")
+    watched = Truth(lab, speedup=2.0)
+    latents = watched.sample(steps=20, sampler="res_multistep")
+    report = watched.report
+    assert len(watched.ran) == report.evaluations / 2 == 10 and watched.ran == report.planned
+    assert 0.0 < watched.worst < 0.25
+    assert report.plan.endswith("/20@12")
+    assert torch.isfinite(latents).all()
+
+
+def shaken(lab, part: int, strength: float):
+    """Noise on what the model says of the picture or of the sound."""
+    sizes = [torch.Size(shape).numel() for shape in lab.recipe.shapes]
+    chosen = [slice(0, sizes[0]), slice(sizes[0], sum(sizes))][part]
+
+    def patch(model):
+        model, generator = model.clone(), torch.Generator().manual_seed(4)
+
+        def calc_cond_batch(executor, model, conds, x, timestep, *args, **kwargs):
+            result = [d.clone() for d in executor(model, conds, x, timestep, *args, **kwargs)]
+            for d in result:
+                d[..., chosen] += strength * torch.randn(d[..., chosen].shape, generator=generator)
+            return result
+
+        model.add_wrapper_with_key("calc_cond_batch", "shaken", calc_cond_batch)
+        return model
+
+    return patch
+
+
+@pytest.mark.parametrize("part", [0, 1], ids=["picture", "sound"])
+def test_each_part_has_an_error_of_its_own(comfyui, part):
+    """The one with fewer numbers would drown in a mean over both."""
+    lab = small_lab(comfyui, "minimax_h3")
+    calm, broken = (lab.cached(**SMOOTH, threshold=1.0) for _ in range(2))
+    lab.sample(calm.model)
+    assert calm.report.evaluations_reused == 5
+    assert max(step.error or 0.0 for step in calm.report.steps) < 0.5
+    lab.sample(shaken(lab, part, 20.0)(broken.model))
+    assert max(step.error or 0.0 for step in broken.report.steps) > 1.0
+    assert broken.report.evaluations_reused < 5
+
+
+def test_a_packed_mask_leaves_the_sound_alone(packed):
+    """Sound that is given: the picture is made to it. Its part of the error does not count."""
+    from comfy.nested_tensor import NestedTensor
+
+    noise, latent = packed.noise(), packed.noise(seed=9)
+    picture, sound = noise.unbind()
+    mask = NestedTensor([torch.ones_like(picture[:, :1]), torch.zeros_like(sound[:, :1])])
+
+    def sample(model):
+        guider = packed.guider(model, cfg=packed.recipe.cfg)
+        return packed.host.run(guider, noise, packed.sigmas(), "euler", latent=latent, mask=mask)
+
+    plain = sample(packed.plain)
+    off, on = packed.cached(speedup=1.0), packed.cached(**SMOOTH, threshold=10.0)
+    same, reused = sample(off.model), sample(on.model)
+    for here, there in zip(same.unbind(), plain.unbind(), strict=True):
+        assert difference(here, there) == 0.0
+    assert difference(reused.unbind()[1], plain.unbind()[1]) < 1e-4
+    assert difference(reused.unbind()[0], plain.unbind()[0]) > 1e-4
+    assert on.report.evaluations_reused == 5
+    shaken_sound = packed.cached(**SMOOTH, threshold=10.0)
+    sample(shaken(packed, 1, 20.0)(shaken_sound.model))
+    assert [s.error for s in shaken_sound.report.steps] == [s.error for s in on.report.steps]
+
+
+def test_a_callback_sees_both_parts_in_reused_steps(packed):
+    seen = []
+    cached = packed.cached(**SMOOTH, threshold=10.0)
+    packed.sample(cached.model, callback=lambda step, denoised, x, total: seen.append(denoised))
+    assert len(seen) == STEPS
+    for denoised in seen:
+        assert [tuple(part.shape[1:]) for part in denoised.unbind()] == packed.recipe.shapes
+        assert all(torch.isfinite(part).all() for part in denoised.unbind())
