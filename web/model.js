@@ -237,7 +237,7 @@ export function legend(run) {
 /** @param {Run|null} run @returns {string} what the curve is held against, and in block modes what is held in memory */
 export function limits(run) {
   if (!run) return "";
-  const held = isForecast(run) ? "" : `, ${bytes(run.cache_bytes)} held`;
+  const held = isForecast(run) ? "" : `, ${bytes(run.cache_bytes)}`;
   return run.threshold > 0 ? `threshold ${number(run.threshold)}${held}` : "";
 }
 

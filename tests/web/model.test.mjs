@@ -186,7 +186,7 @@ group("text", () => {
   });
   test("block modes tell the memory, and per block counts blocks", () => {
     const paper = blocks(cell(0), { done: true, finished: true, cache_bytes: 335462400 });
-    assert.equal(model.limits(runOf(paper)), "threshold 0.2, 335 MB held");
+    assert.equal(model.limits(runOf(paper)), "threshold 0.2, 335 MB");
     assert.equal(model.limits(runOf(event(cell(0)))), "threshold 0.5");
     const partly = cell(1, { action: "partial", work_run: 1 });
     const done = { mode: "per block", done: true, finished: true, history: [cell(0), partly] };

@@ -1,6 +1,6 @@
 /**
  * Pictures of the live view for the docs: node pictures.mjs FOLDER, with COMFYUI_PATH and COMFYUI_PYTHON.
- * One node, at rest, mid-run and done, dark and light, in the classic canvas and in Nodes 2.0.
+ * One node, at rest, with its plan, mid-run and done, dark and light, in the classic canvas and in Nodes 2.0.
  */
 
 import { mkdirSync } from "node:fs";
@@ -10,8 +10,8 @@ import { openComfy, prompt } from "./page.mjs";
 import { startServer } from "./server.mjs";
 
 const FOLDER = process.argv[2];
-const ADAPTIVE = { steps: 30, size: 160, frames: 33 };
-const PER_BLOCK = { ...ADAPTIVE, size: 128, apply: { mode: "per block", threshold: 0.08 } };
+const RUN = { steps: 30, size: 160, frames: 33 };
+const PER_BLOCK = { ...RUN, size: 128, apply: { mode: "per block", threshold: 0.08 } };
 const MARGIN = 14;
 
 /** The BWCache Apply node alone. */
@@ -41,10 +41,12 @@ async function open(comfy, options) {
 }
 
 async function pictures(comfy, label) {
-  await open(comfy, ADAPTIVE);
+  await open(comfy, RUN);
   await shoot(comfy, `${label}-rest`);
   const id = await comfy.queue();
-  await comfy.waitForEvaluations(11);
+  await comfy.waitForHeadline("Plan: 15 of 30 steps computed");
+  await shoot(comfy, `${label}-plan`);
+  await comfy.waitForEvaluations(13);
   await shoot(comfy, `${label}-running`);
   await comfy.ended(id);
   await comfy.waitForState("done");
