@@ -169,10 +169,11 @@ def finite_only(value):
 class RunStats:
     """Handle that a node passes on before anything ran; it fills while sampling. Keeps the last 8 runs.
 
-    replaced: another cache was attached to the same model after this one.
+    replaced: another cache was attached to the same model after this one. newest: whoever watches the newest run.
     """
 
     replaced = False
+    newest = None
 
     def __init__(self) -> None:
         self.runs: deque[RunReport] = deque(maxlen=KEPT_RUNS)

@@ -6,7 +6,7 @@ from functools import partial
 
 from comfy_api.latest import io
 
-from ..bwcache_core.report import RunStats
+from ..bwcache_core.report import RunReport, RunStats
 from .attach import KEY, OUTER_SAMPLE, attach
 from .events import RunEvents
 from .inputs import check, check_choices, config_of, settings_inputs
@@ -55,13 +55,19 @@ class BWCacheApply(io.ComfyNode):
         node_id = cls.hidden.unique_id
         check_choices(inputs_of(cls.hidden.dynprompt, node_id))
         stats = RunStats()
-        watch = partial(RunEvents, display_id(cls.hidden.dynprompt, node_id))
+        watch = partial(watched, stats, display_id(cls.hidden.dynprompt, node_id))
         cached = attach(model, config_of(mode), stats, watch)
         for earlier in stats_of(model):
             earlier.replaced = True
         for wrapper in wrappers_of(cached):
             wrapper.stats = stats
         return io.NodeOutput(cached, stats)
+
+
+def watched(stats: RunStats, node_id: str, report: RunReport) -> RunEvents:
+    """Tells the browser of a run. The stats keep it: a page that is opened later hears of the run from BWCache Report."""
+    stats.newest = RunEvents(node_id, report)
+    return stats.newest
 
 
 def wrappers_of(model) -> list:

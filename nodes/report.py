@@ -84,6 +84,8 @@ class BWCacheReport(io.ComfyNode):
             on_node = shown(cls, told(runs), torch.cat(pictures[: 1 if run.plan else 2], dim=1))  # below each other
         else:
             pictures, on_node = [written(NO_CHARTS)] * CHARTS, shown(cls, f"{told(runs)}\n{NO_CHARTS}")
+        if stats.newest is not None and stats.newest.report is run:
+            on_node["bwcache_run"] = [stats.newest.payload(done=True)]
         computed = sum(step.action == "compute" for step in run.steps)
         factor, _ = speed(run) or (1.0, 0.0)
         figures = (stats.to_json(), computed, run.evaluations, factor)

@@ -54,8 +54,12 @@ app.registerExtension({
   },
 });
 
+function keyOf(event) {
+  return `${event.workflow}|${event.node_id}`;
+}
+
 function receive(event) {
-  const key = `${event.workflow}|${event.node_id}`;
+  const key = keyOf(event);
   const run = reduce(runs.get(key) ?? null, event);
   runs.delete(key); // the newest is last
   runs.set(key, run);
@@ -105,7 +109,7 @@ function addView(node, view) {
     view.element.removeEventListener("wheel", zoomGraph);
     view.dispose?.();
   });
-  if (view instanceof ReportView) after(node, "onExecuted", (output) => showText(view, output?.text));
+  if (view instanceof ReportView) after(node, "onExecuted", (output) => showReport(view, output ?? {}));
 }
 
 /** In each view, not in the head of the page, which all packs share. The browser loads the file once. */
@@ -116,8 +120,10 @@ function styles() {
   return link;
 }
 
-function showText(view, text) {
+/** A report that ComfyUI had kept comes without the run's events: it brings the run for the live view along. */
+function showReport(view, { text, bwcache_run: [run] = [] }) {
   if (text) view.show(Array.isArray(text) ? text.join("") : String(text));
+  if (run && !runs.has(keyOf(run))) receive(run);
 }
 
 /** In the classic canvas the wheel over a widget would do nothing: it zooms the graph, as beside the widget. */

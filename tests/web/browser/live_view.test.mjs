@@ -186,6 +186,24 @@ test("a map is back after its workflow was loaded again", async () => {
   assert.equal((await comfy.view()).headline, headline);
 });
 
+test("a run that ComfyUI kept is shown again after the page was loaded anew", async () => {
+  await comfy.openPrompt(prompt({ steps: 10 }));
+  await comfy.run(() => {
+    const seed = window.app.graph.getNodeById(7).widgets.find(({ name }) => name === "control_after_generate");
+    seed.value = "fixed";
+  });
+  await comfy.ended(await comfy.queue());
+  await comfy.waitForState("done");
+  const [{ headline }, saved] = [await comfy.view(), await comfy.run(() => window.app.graph.serialize())];
+  await comfy.load();
+  await comfy.run((graph) => window.app.loadGraphData(graph), saved);
+  await comfy.settle();
+  assert.equal((await comfy.view()).state, "rest");
+  await comfy.ended(await comfy.queue());
+  await comfy.waitForState("done");
+  assert.equal((await comfy.view()).headline, headline);
+});
+
 test("a saved workflow has the same widget values after a reload of the page", async () => {
   await comfy.openPrompt(prompt({ apply: { plan: "custom", speedup: 2.5, "plan.steps": "0-3 5 8 12/20", "plan.start_step": 2 } }));
   await set("mode.plan.corrector", false);
