@@ -18,6 +18,7 @@ FEW_STEPS = 8  # models distilled for fewer need each of them
 LITTLE = 0.15  # share of the work; under it the cache is hardly worth its memory
 MUCH = 2.75  # times less work; over it, look at the result before trusting it
 WORTH_TELLING = 1.05  # times faster; less is within the estimate's own error
+LEAST_SAVED = 0.05  # seconds; less would be told as 0.0 s
 SLOWER_THAN_WORK = 0.75  # of the ratio of work: the rest of the time is spent elsewhere
 MOST_INTERVAL = 100  # what reuse_interval takes
 SHOWN_REASONS = 3
@@ -114,7 +115,9 @@ def gains(run: RunReport) -> list[str]:
     if estimated is None:
         return [f"{run.work_ratio:.1f}x less work"]
     factor, saved = estimated
-    return ["hardly any time was saved"] if factor < WORTH_TELLING else [f"about {factor:.1f}x", f"about {duration(saved)} saved"]
+    if factor < WORTH_TELLING:
+        return ["hardly any time was saved"]
+    return [f"about {factor:.1f}x", *([f"about {duration(saved)} saved"] if saved >= LEAST_SAVED else [])]
 
 
 def speed(run: RunReport) -> tuple[float, float] | None:
