@@ -24,11 +24,22 @@ PLANNED = "the plan"
 
 @dataclass(frozen=True)
 class Seen:
-    """The last evaluation: the latent x, what the guider made of it (D), and where."""
+    """The last evaluation: the latent x, what the guider made of it (D), and where. away: D of the condition that
+    guidance leads away from, None without one."""
 
     place: Place
     latent: torch.Tensor
     denoised: torch.Tensor
+    away: torch.Tensor | None
+
+    @property
+    def sources(self) -> list[torch.Tensor]:
+        """What samplers take the direction of noise from: D, and those of CFG++ (arXiv:2406.08070) the other one."""
+        return [self.denoised] if self.away is None else [self.denoised, self.away]
+
+    @property
+    def nbytes(self) -> int:
+        return self.latent.nbytes + sum(source.nbytes for source in self.sources)
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,7 @@ class ForecastRun:
         self._unread: list[Unread] = []
         self._seen: Seen | None = None
         self._latent: torch.Tensor | None = None
+        self._asked: list[torch.Tensor] = []  # D of the evaluation's first call
         self._place: Place | None = None  # of the evaluation that is going on
         self._current: StepReport | None = None  # until the next one begins
         self._jump: float | None = None
@@ -131,7 +143,9 @@ class ForecastRun:
                 self._current.reason = "conditions that were not there before"
             denoised = compute()
             self._current.calls_run += asked
-            if not self.keeps or any(d is not None and d.requires_grad for d in denoised):
+            if any(d is not None and d.requires_grad for d in denoised):
+                self._stop("the model runs under gradients, as in training")
+            if not self.keeps:
                 return self._count(asked, denoised)
             track = track or Track()
             denoised = self._learn(call, key, track, sigma, latent, denoised)
@@ -148,6 +162,7 @@ class ForecastRun:
         """The evaluation is over, and the guider made `denoised` of it. One that made no call changes nothing."""
         current, place, latent = self._current, self._place, self._latent
         self._place = self._latent = None
+        asked, self._asked = self._asked, []
         if not current.calls_total:
             self._current = None
             return
@@ -155,7 +170,8 @@ class ForecastRun:
             current.action = "partial" if current.calls_run else "reuse"
         if self.keeps:
             self.tracks = {key: track for key, track in self.tracks.items() if track.evaluation == place.evaluation}
-            self._seen = Seen(place, latent.clone(), denoised.clone())
+            away = asked[1].clone() if len(asked) == 2 and asked[1].shape == latent.shape else None
+            self._seen = Seen(place, latent.clone(), denoised.clone(), away)
             if current.calls_run:
                 self.trust.computed()
         current.cache_bytes = self._held()
@@ -186,9 +202,15 @@ class ForecastRun:
             f"{described(error)}."
         )
 
+    def _stop(self, reason: str) -> None:
+        """Drop every tensor. What is left of the run computes, and the report says why."""
+        self._drop()
+        self.report.stopped = self.report.stopped or reason
+
     def _count(self, asked: int, denoised: list) -> list:
-        """A call is counted once it went through."""
+        """A call is counted once it went through. The first of an evaluation tells where the sampler may go from here."""
         self._current.calls_total += asked
+        self._asked = self._asked or denoised
         return denoised
 
     def _learn(self, call: Call, key: Hashable, track: Track, sigma, latent, denoised: list) -> list:
@@ -245,15 +267,14 @@ class ForecastRun:
 
     def _settle(self, timestep: torch.Tensor | None, latent: torch.Tensor | None) -> tuple[float, float | None]:
         """Close the books of the evaluation before. Returns sigma, and how far the latent jumped; None if unknown."""
-        moved = self._moved(timestep, latent) if self._seen and self.keeps and latent is not None else None
-        sums = [*(unread.sums for unread in self._unread), *([] if moved is None else [moved])]
-        sigma, numbers = read(timestep, sums, self.group)
-        jump = worst(numbers.pop()) if moved is not None else None
         unread, self._unread = self._unread, []
+        moved = self._moved(timestep, latent) if self._seen and self.keeps and latent is not None else []
+        sigma, numbers = read(timestep, [*(u.sums for u in unread), *moved], self.group)
+        jump = min(map(worst, numbers[len(unread) :]), default=None)
         current, self._current = self._current, None
         if current is not None:
             current.seconds = time.perf_counter() - self._began
-            self._judge(current, [(u.label, u.distance, worst(n)) for u, n in zip(unread, numbers, strict=True)])
+            self._judge(current, [(u.label, u.distance, worst(n)) for u, n in zip(unread, numbers, strict=False)])
             if self.on_step:
                 self.on_step(current)
         return sigma, jump
@@ -271,22 +292,23 @@ class ForecastRun:
         else:
             self.trust.measured(current.error, distance)
 
-    def _moved(self, timestep: torch.Tensor, latent: torch.Tensor) -> torch.Tensor | None:
-        """L1 norms (2, P, B) of what the latent is off from where the last D led, and of sigma * v there."""
+    def _moved(self, timestep: torch.Tensor, latent: torch.Tensor) -> list[torch.Tensor]:
+        """L1 norms (2, P, B) of what the latent is off from where the last D led, and of sigma * v there; for each way
+        that samplers go."""
         seen = self._seen
         if seen.latent.shape != latent.shape:
-            return None
+            return []
         ratio = (timestep / seen.place.sigma).reshape(-1, *[1] * (latent.ndim - 1))
-        towards = (seen.latent - seen.denoised) * ratio
-        return self.scale.sums(latent - seen.denoised - towards, towards)
+        towards = [(seen.latent - source) * ratio for source in seen.sources]
+        return [self.scale.sums(latent - seen.denoised - noise, noise) for noise in towards]
 
     def _held(self) -> int:
-        seen = [self._seen.latent, self._seen.denoised] if self._seen else []
-        return sum(track.nbytes for track in self.tracks.values()) + sum(tensor.nbytes for tensor in seen)
+        return sum(track.nbytes for track in self.tracks.values()) + (self._seen.nbytes if self._seen else 0)
 
     def _drop(self) -> None:
         self.tracks.clear()
         self._unread.clear()
+        self._asked = []
         self._seen = self._latent = None
 
 

@@ -28,7 +28,9 @@ class Trust:
         return NOISE_SHARE * self.threshold
 
     def measured(self, error: float, distance: float) -> None:
-        """A forecast over `distance` steps had this error."""
+        """A forecast over `distance` steps had this error. The same place again says nothing of how errors grow."""
+        if distance <= 0.0:
+            return
         if error > self.threshold or self.reach < math.inf:
             self.reach = distance * self.threshold / max(error, 1e-9)
 

@@ -207,6 +207,7 @@ def test_the_notice_is_what_went_wrong_and_else_why_nothing_was_reused():
     assert notice(SAYS["a rival"][0]).startswith("EasyCache is on the same model")
     assert notice(SAYS["broken numbers"][0]) == "Broken numbers: step 11: the output holds NaN"
     assert notice(SAYS["threshold 0"][0]).startswith("threshold is 0")
+    assert notice(forecast("cccrcrcr", "crcrcrcr")) == "", "the live view shows that by itself"
     assert notice(forecast("c", warnings=["w"], finished=False)) == "w"
 
 

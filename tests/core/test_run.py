@@ -205,6 +205,16 @@ def test_a_latent_that_was_swapped_computes_and_later_steps_reuse_again():
     assert run.report.steps[5].judged > run.report.steps[5].limit
 
 
+def test_a_sampler_that_takes_noise_from_the_negative_condition_is_no_fresh_noise():
+    """CFG++: the next latent is D plus the noise that the other condition sees."""
+    run, model = new_run("0-1/10"), Model()
+    x = torch.tensor([[3.0, -1.0]])
+    for here, following in zip(SIGMAS[:-1], SIGMAS[1:], strict=True):
+        cond, uncond = evaluate(run, model, here, x, (BOTH,))[0]
+        x = cond + (x - uncond) / here * following
+    assert actions(run) == "CCRRRRRRRR"
+
+
 def test_refining_at_one_sigma_with_fresh_noise_computes():
     run = new_run("0-1/10")
     generator = torch.Generator().manual_seed(2)
@@ -333,8 +343,9 @@ def test_a_model_under_gradients_gets_no_cache():
     x = torch.zeros(1, 2)
     for sigma in (1.0, 0.9, 0.8):
         evaluate(run, model, sigma, x)
-    assert actions(run) == "CCC" and not run.tracks
+    assert actions(run) == "CCC" and not run.tracks and run._seen is None
     assert len(model.calls) == 3
+    assert "gradients" in run.report.stopped
 
 
 def test_closing_drops_every_tensor():

@@ -18,6 +18,8 @@ CASES = [
     ([(0.6, 1.0), (0.1, 1.0)], 5.0, True),  # it fell: 0.1 a step lets five steps pass
     ([(0.6, 1.0), (0.1, 1.0)], 5.1, False),
     ([(0.6, 1.0), (0.0, 1.0)], 100.0, True),
+    ([(0.6, 0.0)], 100.0, True),  # the same place again says nothing of how errors grow
+    ([(0.6, 1.0), (0.1, 0.0)], 1.0, False),
 ]
 
 
