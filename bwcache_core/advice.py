@@ -18,6 +18,7 @@ FEW_STEPS = 8  # models distilled for fewer need each of them
 LITTLE = 0.15  # share of the work; under it the cache is hardly worth its memory
 MUCH = 2.75  # times less work; over it, look at the result before trusting it
 WORTH_TELLING = 1.05  # times faster; less is within the estimate's own error
+SHORT = 5.0  # seconds of a run; in a shorter one times say little
 LEAST_SAVED = 0.05  # seconds; less would be told as 0.0 s
 SLOWER_THAN_WORK = 0.75  # of the ratio of work: the rest of the time is spent elsewhere
 MOST_INTERVAL = 100  # what reuse_interval takes
@@ -63,7 +64,7 @@ def notice(run: RunReport) -> str:
     if run.faults or run.stopped or run.warnings or run.rivals:
         return [*(f"Broken numbers: {fault}" for fault in run.faults[:1]), *notes(run)][0]
     advice = advise(run) if run.finished else Advice("")
-    return " ".join(part for part in (advice.why, advice.next) if part)
+    return f"{advice.why} {advice.next}".strip() if advice.next else ""
 
 
 def advise(run: RunReport) -> Advice:
@@ -239,7 +240,7 @@ def less_than_planned(run: RunReport) -> str:
 
 def time_elsewhere(run: RunReport) -> str:
     estimated = speed(run)
-    if estimated is None or estimated[0] >= SLOWER_THAN_WORK * run.work_ratio:
+    if estimated is None or run.seconds < SHORT or estimated[0] >= SLOWER_THAN_WORK * run.work_ratio:
         return ""
     return (
         f"There was {run.work_ratio:.1f}x less work: the rest of the time goes into what a cache cannot skip, or into moving "
