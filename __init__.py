@@ -1,4 +1,4 @@
-"""BWCache for ComfyUI: reuses transformer blocks between sampling steps, and reports what it did."""
+"""BWCache for ComfyUI: computes some of the sampling steps, foretells the others, and reports what it did."""
 
 WEB_DIRECTORY = "./web"
 
