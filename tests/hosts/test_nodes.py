@@ -152,6 +152,31 @@ def test_a_bad_setting_says_what_to_change_before_and_when_it_runs(nodes, comfyu
     assert type(caught.value).__module__ == "builtins", "ComfyUI shows the module in front of the name"
 
 
+def test_inside_a_loop_the_node_that_is_shown_gets_the_events(nodes, comfyui, monkeypatch):
+    from comfy_api.latest import io
+    from comfy_execution.graph import DynamicPrompt
+
+    prompt = DynamicPrompt({"7": {"class_type": "BWCacheApply", "inputs": {}}})
+    prompt.add_ephemeral_node("12.0.0.7", {"class_type": "BWCacheApply", "inputs": {}}, "12", "7")
+    node = nodes["BWCacheApply"].PREPARE_CLASS_CLONE(
+        {"hidden_inputs": {io.Hidden.unique_id: "12.0.0.7", io.Hidden.dynprompt: prompt}}
+    )
+    lab = Lab(comfyui, "wan21_t2v")
+    model, stats = node.execute(model=lab.plain).args
+    lab.sample(model)
+    assert stats.newest.node_id == "7"
+
+
+def test_a_choice_that_is_not_offered_is_refused(nodes):
+    from bwcache_pack.nodes.inputs import check_choices
+
+    check_choices({"model": ["1", 0]})
+    check_choices({"mode": "forecast", "mode.plan": ["4", 0]})  # by a link: what comes is not known yet
+    for given in ({"mode": "adaptive"}, {"mode": "forecast", "mode.plan": "0-3/9"}):
+        with pytest.raises(ConfigError, match="expected one of"):
+            check_choices(given)
+
+
 def test_an_unsupported_model_is_named(nodes, comfyui):
     class LTXAVModel(torch.nn.Module):
         pass
