@@ -356,7 +356,6 @@ def sample_training(model, x, sigmas, extra_args=None, **options):
     return x.detach()
 
 
-@pytest.mark.xfail(strict=True, reason="bwcache_core/run.py says nothing of it, and keeps the graph of the last evaluation")
 def test_a_model_under_gradients_gets_no_cache_and_the_report_says_why(lab):
     import comfy.samplers
 

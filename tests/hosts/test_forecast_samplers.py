@@ -22,12 +22,9 @@ REUSING = ("euler", "heun", "heunpp2", "dpm_2", "lms", "dpmpp_2m", "ipndm", "dei
            "uni_pc_bh2", "gradient_estimation")  # fmt: skip
 NOISY = ("euler_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde", "dpmpp_2m_sde", "dpmpp_3m_sde", "ddpm", "lcm", "er_sde",
          "seeds_2", "seeds_3", "res_multistep_ancestral")  # fmt: skip
-SAME_PLACE = pytest.mark.xfail(strict=True, reason="bwcache_core/trust.py divides by a reach of 0 (notes, F3)")
 
 
-@pytest.mark.parametrize("sampler", [
-    pytest.param(name, marks=SAME_PLACE if name in ("dpm_2_ancestral", "sa_solver_pece") else ()) for name in SAMPLERS
-])  # fmt: skip
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_no_sampler_gets_a_forecast_that_errs_by_more_than_the_threshold(lab, sampler):
     watched = Truth(lab, speedup=2.0)
     latents = watched.sample(sampler=sampler, steps=STEPS)
@@ -63,6 +60,13 @@ def custom(lab, function, model=None, sigmas=None, watched=None, **settings):
 
 def euler_step(x, denoised, sigma, following):
     return x + (x - denoised) / sigma * (following - sigma)
+
+
+def alone(model, x, sigmas, extra_args=None, **options):
+    """Euler."""
+    for sigma, following in pairwise(sigmas.tolist()):
+        x = euler_step(x, model(x, x.new_full((len(x),), sigma), **extra_args), sigma, following)
+    return x
 
 
 def refining(model, x, sigmas, extra_args=None, **options):
@@ -148,11 +152,6 @@ def test_an_evaluation_that_asks_no_model_changes_nothing(lab):
             level = x.new_full((len(x),), sigma)
             model(torch.ones_like(x), level, **{**extra_args, "model_options": {}})
             x = euler_step(x, model(x, level, **extra_args), sigma, following)
-        return x
-
-    def alone(model, x, sigmas, extra_args=None, **options):
-        for sigma, following in pairwise(sigmas.tolist()):
-            x = euler_step(x, model(x, x.new_full((len(x),), sigma), **extra_args), sigma, following)
         return x
 
     one, expected = custom(lab, alone, speedup=2.0)
@@ -264,6 +263,21 @@ def test_a_first_sigma_that_is_no_number_is_sampled_as_without_us(lab, first):
     assert torch.equal(torch.nan_to_num(ours, 7.0), torch.nan_to_num(theirs, 7.0))
     assert cached.report.finished and "not cached" in cached.report.stopped
     assert "no finite number" in cached.report.warnings[0]
+
+
+def test_an_evaluation_at_sigma_0_runs_the_model_and_is_never_learned_from(lab):
+    """Autoregressive samplers fill the model's memory that way, whatever step the plan has there."""
+
+    def sample(model, x, sigmas, extra_args=None, **options):
+        for sigma, following in pairwise(sigmas.tolist()):
+            x = euler_step(x, model(x, x.new_full((len(x),), sigma), **extra_args), sigma, following)
+        return x + 0.0 * model(x, x.new_zeros(len(x)), **extra_args)
+
+    watched, ours = custom(lab, sample, sigmas=lab.sigmas(steps=8), watched=Calls(lab, plan="0-1 4/8", corrector=False))
+    euler, expected = custom(lab, alone, sigmas=lab.sigmas(steps=8), watched=Calls(lab, plan="0-1 4/8", corrector=False))
+    assert watched.ran == [0, 1, 4, 8] and euler.ran == [0, 1, 4]
+    assert difference(ours, expected) == 0.0
+    assert watched.report.faults == [] and watched.report.warnings == []
 
 
 @pytest.mark.parametrize("at", [0, 3])

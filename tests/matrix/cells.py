@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .combinations import COMBINATIONS, SAMPLERS, SCHEDULERS
-from .variants import VARIANTS
+from .variants import SMALL, VARIANTS
 
 MODES = {
-    "output": {"mode": "adaptive", "preset": "custom", "tolerance": 0.1, "cache_point": "output"},
-    "features": {"mode": "adaptive", "preset": "custom", "tolerance": 0.1, "cache_point": "features"},
+    "forecast": {"mode": "forecast", "speedup": 2.0, "threshold": 0.5},
     "paper": {"mode": "paper", "threshold": 0.2, "reuse_interval": 1},
     "per block": {"mode": "per block", "threshold": 0.2, "reuse_interval": 1},
 }
 """What each mode runs with: loose enough that these untrained models reuse, and all bounds are multiples of it."""
 
-FORECASTS = ("output", "features")
-REPLAYS = ("paper", "per block")
-HOOKED = (*FORECASTS, "per block")  # features and paper run blocks alike
-ALL = (*FORECASTS, *REPLAYS)
+FORECAST = ("forecast",)
+HOOKED = ("forecast", "per block")  # paper runs the same blocks as per block
+ALL = ("forecast", "paper", "per block")
 
 
 @dataclass(frozen=True)
 class Cell:
     """variant, combination: names in their tables. modes: those that it runs in, the first one with all checks.
 
-    uncached: why nothing is reused here; then the output is the plain one. looser: factor on tolerance and threshold.
-    error, distance: factors on the bounds of checks.py. why: of those three, where they are over 1. judged: forecasts
-    are measured against the model. slow: left out by dev.py test --quick.
+    uncached: why nothing is reused here; then the output is the plain one. Where that is so in some modes only:
+    uncached_modes. thresholds: by mode, where they are not those of MODES.
+    error, distance: factors on the bounds of checks.py. why: of those three. judged: what is reused
+    is measured against the model. slow: left out by dev.py test --quick.
     """
 
     variant: str
     combination: str
-    modes: tuple[str, ...] = FORECASTS
+    modes: tuple[str, ...] = FORECAST
     uncached: str = ""
-    looser: float = 1.0
+    uncached_modes: tuple[str, ...] = ALL
+    thresholds: dict[str, float] = field(default_factory=dict)
     error: float = 1.0
     distance: float = 1.0
     why: str = ""
@@ -52,15 +52,18 @@ class Cell:
         return tuple(dict.fromkeys((*own, *COMBINATIONS[self.combination].changes))) or ("positive",)
 
     @property
+    def unreused(self) -> tuple[str, ...]:
+        """Modes in which nothing is reused."""
+        return self.uncached_modes if self.uncached else ()
+
+    @property
     def live(self) -> tuple[str, ...]:
         """Those that must do so in reused steps."""
         return (*VARIANTS[self.variant].live, *COMBINATIONS[self.combination].live)
 
     def settings(self, mode: str) -> dict:
         """Widgets of BWCache Apply."""
-        numbers = ("tolerance", "threshold")
-        looser = {name: min(1.0, value * self.looser) for name, value in MODES[mode].items() if name in numbers}
-        return {**MODES[mode], **looser}
+        return {**MODES[mode], "threshold": self.thresholds.get(mode, MODES[mode]["threshold"])}
 
 
 def over(combination: str, *variants: str, **settings) -> list[Cell]:
@@ -74,39 +77,40 @@ TIGHTER = {"wan21_vace_twice": 0.5}  # what VACE adds is as large as the feature
 IN_ALL_MODES = {T2V, HUNYUAN, "wan21_vace_twice", "wan22_5b_i2v", "hunyuan15_i2v"}
 
 FRESH_NOISE = "it adds noise in every step, so no step is like the one before"
-COMES_LATE = "its noise sets in after the first steps, which tell nothing of it"
-STEEP = "it extrapolates over several steps, which makes errors larger"
-BEYOND = "its guidance extrapolates beyond the prediction"
+NOISE_BETWEEN = "it adds noise between some evaluations"
+BEYOND = "its guidance leads beyond the prediction"
+UNTRAINED = "its outputs, untrained, jump from step to step"
 WIDENED = "a low shift widens the first steps, before which little is measured"
-UNEVEN = "its first steps are narrow and its last ones wide"
 NOISY = (
-    "euler_ancestral", "euler_ancestral_cfg_pp", "exp_heun_2_x0_sde", "dpm_2_ancestral", "dpmpp_2s_ancestral",
-    "dpmpp_2s_ancestral_cfg_pp", "dpmpp_sde", "dpmpp_sde_gpu", "dpmpp_2m_sde", "dpmpp_2m_sde_gpu", "dpmpp_2m_sde_heun",
+    "euler_ancestral", "euler_ancestral_cfg_pp", "dpmpp_2s_ancestral", "dpmpp_sde", "dpmpp_sde_gpu", "dpmpp_2m_sde", "dpmpp_2m_sde_gpu", "dpmpp_2m_sde_heun",
     "dpmpp_2m_sde_heun_gpu", "dpmpp_3m_sde", "dpmpp_3m_sde_gpu", "res_multistep_ancestral_cfg_pp", "er_sde", "seeds_2",
-    "seeds_3", "sa_solver", "ddpm", "res_multistep_ancestral",
+    "seeds_3", "ddpm", "res_multistep_ancestral",
 )  # fmt: skip
+LOOSE = {"thresholds": {"paper": 1.0}}  # in the paper's mode something is to be reused there, too
 SAMPLER_NOTES: dict[str, dict] = {
-    **{name: {"looser": 10.0, "why": FRESH_NOISE} for name in NOISY},
-    "dpm_2_ancestral": {"looser": 10.0, "error": 1.5, "why": FRESH_NOISE},
-    "lcm": {"looser": 10.0, "modes": ("output",), "why": f"{FRESH_NOISE}; in the paper's mode nothing is ever similar"},
-    "sa_solver_pece": {"looser": 10.0, "why": COMES_LATE},
-    "dpmpp_2m_cfg_pp": {"looser": 10.0, "why": BEYOND},
-    "lms": {"distance": 2.0, "why": STEEP},
-    "ipndm_v": {"distance": 2.0, "why": STEEP},
+    **{name: {**LOOSE, "uncached": FRESH_NOISE, "uncached_modes": FORECAST} for name in NOISY},
+    **{name: {**LOOSE, "why": NOISE_BETWEEN} for name in ("exp_heun_2_x0_sde", "sa_solver")},
+    "dpm_2_ancestral": {**LOOSE, "error": 1.2, "why": NOISE_BETWEEN},
+    "dpmpp_2s_ancestral_cfg_pp": {**LOOSE, "distance": 1.5, "why": NOISE_BETWEEN},
+    "sa_solver_pece": {**LOOSE, "error": 2.5, "why": f"{NOISE_BETWEEN}, which the first steps tell nothing of"},
+    "lcm": {"modes": FORECAST, "uncached": FRESH_NOISE},
+    **{name: {**LOOSE, "why": BEYOND} for name in ("dpmpp_2m_cfg_pp", "res_multistep_cfg_pp", "gradient_estimation_cfg_pp")},
 }
-SCHEDULER_NOTES: dict[str, dict] = {
-    "karras": {"error": 1.3, "why": UNEVEN},
-    "exponential": {"error": 1.3, "why": UNEVEN},
-    "kl_optimal": {"looser": 10.0, "why": UNEVEN},
-}
+SMALL_NOTES: dict[str, dict] = {
+    name: {"thresholds": {"forecast": 10.0}, "why": UNTRAINED}
+    for name in ("chroma", "chroma_radiance", "qwen_image", "sd3", "ltxv", "ltxav", "mochi", "lens", "mage_flow", "joyimage",
+                 "cosmos", "hidream", "cogvideox", "krea2", "flow_rvs")
+}  # fmt: skip
 
 
 def variant_cell(name: str) -> Cell:
+    if name in SMALL:
+        return Cell(name, "alone", **SMALL_NOTES.get(name, {}))
     return Cell(name, "alone", ALL if name in IN_ALL_MODES else HOOKED, error=TIGHTER.get(name, 1.0))
 
 
 def sampler_cell(name: str) -> Cell:
-    return Cell(T2V, f"sampler_{name}", **{"modes": ("output", "paper"), **SAMPLER_NOTES.get(name, {})})
+    return Cell(T2V, f"sampler_{name}", **{"modes": ("forecast", "paper"), **SAMPLER_NOTES.get(name, {})})
 
 
 CELLS = {
@@ -114,7 +118,7 @@ CELLS = {
     for cells in (
         [variant_cell(name) for name in VARIANTS],
         [sampler_cell(name) for name in SAMPLERS],
-        [Cell(T2V, f"scheduler_{name}", ("output",), **SCHEDULER_NOTES.get(name, {})) for name in SCHEDULERS],
+        [Cell(T2V, f"scheduler_{name}") for name in SCHEDULERS],
         over("slg", *BOTH, modes=HOOKED),
         over("slg_after", *BOTH),
         over("slg_simple", *BOTH),
@@ -181,7 +185,18 @@ CELLS = {
         over("previews", *BOTH),
         over("uni3c", T2V, "wan22_i2v", modes=HOOKED),
         over("uni3c_after", T2V),
-        over("autoregressive", "wan21_causal", uncached="it skips block hooks and the model's wrappers"),
+        over("perp_neg", T2V, "sdxl"),
+        *(over(name, T2V) for name in ("fresca", "epsilon_scaling", "score_rescaling")),
+        over("unet_pag", "sdxl"),
+        over("unet_sag", "sd15"),
+        over("area", "sdxl"),
+        over("scheduled", "sdxl"),
+        over("slices", "sdxl", "minimax_h3"),
+        over("batch", "flux"),
+        over("sampler_res_multistep", "minimax_h3"),
+        over("sampler_dpmpp_2m", "sdxl"),
+        over("sampler_uni_pc", "cogvideox"),
+        over("autoregressive", "wan21_causal", uncached=FRESH_NOISE),
     )
     for cell in cells
 }

@@ -191,6 +191,15 @@ def dual_model(desk: Desk, variant: Variant) -> dict:
     return desk.sampler_custom(guider, desk.euler(), desk.sigmas(model), latent)
 
 
+def perp_neg(desk: Desk, variant: Variant) -> dict:
+    """Three conditions in one call: positive, negative, empty."""
+    positive, negative, latent = variant.wire(desk)
+    model = desk.apply(desk.model())
+    guider = desk.node("nodes_perpneg.PerpNegGuider", model=model, positive=positive, negative=negative,
+                       empty_conditioning=desk.prompt("empty"), cfg=4.0, neg_scale=1.0)  # fmt: skip
+    return desk.sampler_custom(guider, desk.euler(), desk.sigmas(model), latent)
+
+
 def basic_guider(desk: Desk, variant: Variant) -> dict:
     positive, _, latent = variant.wire(desk)
     model = desk.apply(desk.model())
@@ -439,6 +448,17 @@ COMBINATIONS = {
     "dual_cfg": Combination("DualCFGGuider", dual_cfg("regular"), ("third",)),
     "dual_cfg_nested": Combination("DualCFGGuider, nested", dual_cfg("nested"), ("third",)),
     "dual_model": Combination("DualModelGuider", dual_model),
+    "perp_neg": Combination("PerpNegGuider", perp_neg, ("empty",)),
+    "fresca": Combination("FreSca", patched_after(
+        node_patch("nodes_fresca.FreSca", scale_low=1.0, scale_high=1.25, freq_cutoff=1))),
+    "epsilon_scaling": Combination("EpsilonScaling", patched_after(
+        node_patch("nodes_eps.EpsilonScaling", scaling_factor=1.01))),
+    "score_rescaling": Combination("TemporalScoreRescaling", patched_after(
+        node_patch("nodes_eps.TemporalScoreRescaling", tsr_k=0.95, tsr_sigma=1.0))),
+    "unet_pag": Combination("PerturbedAttentionGuidance", patched_after(
+        node_patch("nodes_pag.PerturbedAttentionGuidance", scale=2.0)), ("scale",)),
+    "unet_sag": Combination("SelfAttentionGuidance", patched_before(
+        node_patch("nodes_sag.SelfAttentionGuidance", scale=0.5, blur_sigma=2.0)), ("scale",)),
     "basic_guider": Combination("BasicGuider", basic_guider, guided=False),
     "guider_again": Combination("SamplerCustomAdvanced with a reused guider", guider_again),
     "split_sigmas": Combination("SplitSigmas and two samplers", split_sigmas),

@@ -12,12 +12,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from bwcache_pack.tests.hosts import recipes
+from bwcache_pack.tests.hosts import instances, recipes
 
 from . import checkpoints, quantised, toys
 from .checkpoints import Absent
 
 STEPS = 8
+SMALL_MODELS = {**instances.INSTANCES, **instances.FORECAST_ONLY}
 Conditioning = list
 Wired = tuple[Conditioning, Conditioning, dict]  # positive, negative, latent
 
@@ -79,6 +80,8 @@ class Bench:
         return model
 
     def _load(self, name: str, weights: str):
+        if name in SMALL_MODELS:
+            return self._build(name)
         path = checkpoints.write(name, self.folder)
         if weights == "quantised":
             model = quantised.load(path)
@@ -91,6 +94,13 @@ class Bench:
         if finish:
             finish(model.model.diffusion_model)
         return model
+
+
+    def _build(self, name: str):
+        recipe = SMALL_MODELS[name]
+        if instances.supported_class(recipe) is None:
+            raise Absent(f"this ComfyUI has no {recipe.supported}")
+        return instances.build(recipe, self.host.version)
 
 
 class Desk:
@@ -106,6 +116,8 @@ class Desk:
         self.insert = insert
         self.changed = changed
         self.frames, self.size = 5, 4
+        self.small = SMALL_MODELS.get(checkpoint)  # a model of tests/hosts/instances.py
+        self.cfg = self.small.cfg if self.small else 4.0
 
     @property
     def length(self) -> int:
@@ -141,11 +153,19 @@ class Desk:
 
     def prompt(self, name: str, tokens: int = 7) -> Conditioning:
         """What a text encoder makes of a prompt."""
+        if self.small:
+            return [self._small_prompt(name, tokens)]
         if self.checkpoint.startswith("hunyuan"):
             pooled = toys.noise(*self.named(name), "pooled", shape=(1, recipes.POOLED))
             text = toys.noise(*self.named(name), shape=(1, tokens, recipes.HUNYUAN_TEXT))
             return [[text, {"pooled_output": pooled}]]
         return [[toys.noise(*self.named(name), shape=(1, tokens, recipes.TEXT)), {}]]
+
+    def _small_prompt(self, name: str, tokens: int) -> list:
+        named = self.named(name)
+        extra = {key: toys.noise(*named, key, shape=(1, *shape)) if shape else torch.ones(1, tokens, dtype=torch.long)
+                 for key, shape in self.small.prompt.items()}  # fmt: skip
+        return [toys.noise(*named, shape=(1, tokens, self.small.text)), extra]
 
     def prompts(self) -> tuple[Conditioning, Conditioning]:
         return self.prompt("positive"), self.prompt("negative")
@@ -163,7 +183,17 @@ class Desk:
         return toys.heard(*self.named(name), **shape)
 
     def latent(self, channels: int = 16) -> dict:
+        if self.small:
+            return {"samples": self._small_latent()}
         return {"samples": torch.zeros(1, channels, self.frames, self.size, self.size)}
+
+    def _small_latent(self):
+        parts = [torch.zeros(1, *shape) for shape in self.small.shapes]
+        if len(parts) == 1:
+            return parts[0]
+        from comfy.nested_tensor import NestedTensor
+
+        return NestedTensor(parts)
 
     def ksampler(
         self,
@@ -172,7 +202,7 @@ class Desk:
         negative,
         latent,
         *,
-        cfg: float = 4.0,
+        cfg: float | None = None,
         steps: int = STEPS,
         seed: int = 1,
         sampler: str = "euler",
@@ -182,7 +212,7 @@ class Desk:
         """The KSampler node."""
         self.keep(model)
         sample = self.bench.host.nodes.KSampler().sample
-        return sample(model, seed, steps, cfg, sampler, scheduler, positive, negative, latent, denoise)[0]
+        return sample(model, seed, steps, self.cfg if cfg is None else cfg, sampler, scheduler, positive, negative, latent, denoise)[0]
 
     def ksampler_advanced(
         self,
@@ -194,13 +224,14 @@ class Desk:
         first: int,
         last: int,
         steps: int = STEPS,
-        cfg: float = 4.0,
+        cfg: float | None = None,
         sampler: str = "euler",
     ) -> dict:
         """The KSampler Advanced node: steps first to last of a schedule that others begin or finish."""
         self.keep(model)
         noise, rest = ("enable" if first == 0 else "disable"), ("enable" if last < steps else "disable")
         sample = self.bench.host.nodes.KSamplerAdvanced().sample
+        cfg = self.cfg if cfg is None else cfg
         return sample(model, noise, 1, steps, cfg, sampler, "simple", positive, negative, latent, first, last, rest)[0]
 
     def sampler_custom(self, guider, sampler, sigmas, latent) -> dict:

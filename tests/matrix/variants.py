@@ -394,3 +394,20 @@ VARIANTS = {
     "hunyuan15_sr": Variant("HunyuanVideo 1.5 super resolution", "hunyuan15_sr", hunyuan15_upscaled,
                             ("low resolution",), channels=32),
 }  # fmt: skip
+
+SMALL = {
+    "flux": "Flux", "flux2": "Flux 2", "chroma": "Chroma", "chroma_radiance": "Chroma Radiance, in pixels",
+    "qwen_image": "Qwen Image", "sd3": "SD 3", "sd15": "SD 1.5", "sdxl": "SDXL", "auraflow": "AuraFlow", "ltxv": "LTX Video",
+    "ltxav": "LTX-2, sound and picture", "minimax_h3": "MiniMax-H3, sound and picture", "mochi": "Mochi",
+    "kandinsky5": "Kandinsky 5", "lens": "Lens", "mage_flow": "MageFlow", "joyimage": "JoyImage",
+    "lumina2": "Lumina 2, the class of Z-Image", "cosmos": "Cosmos 1", "cosmos_predict2": "Cosmos Predict 2",
+    "hidream": "HiDream", "cogvideox": "CogVideoX", "krea2": "Krea 2", "flow_rvs": "Wan FlowRVS, which predicts the denoised",
+}  # fmt: skip
+"""Small models of ComfyUI's own classes, from tests/hosts/instances.py: name and title."""
+
+
+def of_instance(desk: Desk) -> Wired:
+    return *desk.prompts(), desk.latent()
+
+
+VARIANTS |= {name: Variant(title, name, of_instance) for name, title in SMALL.items()}

@@ -1,23 +1,26 @@
 """What stands where a workflow has BWCache Apply: nothing, or the node between watchers that see a run's insides.
 
 The watchers are wrappers of their own, one set outside the cache and one inside. They change nothing but what a check
-asks of them: compute the truth beside a forecast, or turn the guidance or swap an input in reused evaluations alone.
+asks of them: compute the truth beside what was reused, or turn the guidance or swap an input in reused evaluations alone.
 """
 
 from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
 
-from bwcache_pack.bwcache_core.adaptive import WIDTH_POWER
+from bwcache_pack.bwcache_core.config import FORECAST
 from bwcache_pack.bwcache_core.report import RunReport, RunStats
+from bwcache_pack.tests.hosts.calls import worst_row
 from bwcache_pack.tests.hosts.spy import held_tensors, options_of
 
 KEY = "bwcache"
+WIDTH_POWER = 0.35  # what an error of a block mode counts grows by this power of its step's width
 
 
 def plain(model):
@@ -32,25 +35,37 @@ def apply_node(model, **settings) -> tuple:
     from bwcache_pack.nodes.apply import BWCacheApply
 
     node = BWCacheApply.PREPARE_CLASS_CLONE({"hidden_inputs": {io.Hidden.unique_id: "12:7"}})
-    return node.execute(model=model, **settings).args
+    return node.execute(model=model, mode=settings).args
 
 
 @dataclass
 class Traces:
     """What one BWCache Apply left behind for the checks. Weak references only, apart from numbers and the model.
 
-    model, options: what went into the node, and its options as they were. sessions, held: weak references to sessions
-    and to the tensors that they held. kept_options: whether each run gave the guider its options back. errors: relative
-    L1 distance of what each reused model call returned from what the model would have, weighted by the step's width.
+    model, options: what went into the node, and its options as they were. states, held: weak references to the states of
+    runs and to the tensors that they held. kept_options: whether each run gave the guider its options back. errors:
+    relative L1 distance of what each reused call returned from the truth: forecast mode, of the model's output, block
+    modes, of what the model returned, weighted by the step's width. computed: how many calls reached ComfyUI below the
+    cache, by run and evaluation. reached: whether the call that goes on did.
     """
 
     model: object
     options: dict
     stats: RunStats
-    sessions: list[weakref.ref] = field(default_factory=list)
+    states: list[weakref.ref] = field(default_factory=list)
     held: list[weakref.ref] = field(default_factory=list)
     kept_options: list[bool] = field(default_factory=list)
     errors: list[float] = field(default_factory=list)
+    computed: list[list[int]] = field(default_factory=list)
+    reached: bool = False
+
+    @property
+    def run(self) -> int:
+        return len(self.computed) - 1
+
+    @property
+    def evaluation(self) -> int:
+        return len(self.computed[-1]) - 1
 
 
 @dataclass
@@ -65,29 +80,38 @@ class ModelCall:
 class Cached:
     """Puts BWCache Apply into a workflow, wherever and as often as that calls desk.apply.
 
-    truth: measure each forecast against the model. turn: factor on the guidance in reused evaluations. swapped: calls
-    of another run of the workflow; reused model calls get what those got.
+    truth: measure what is reused against the model. turned: evaluations in which guidance is turned up, as `reused` gives
+    them, and by how much. swapped: calls of another run of the workflow; reused model calls get what those got.
     """
 
     def __init__(
-        self, settings: dict, truth: bool = False, turn: float = 1.0, swapped: list[ModelCall] | None = None
+        self, settings: dict, truth: bool = False, turned: Sequence[Sequence[set[int]]] = (), turn: float = 1.0,
+        swapped: list[ModelCall] | None = None,
     ) -> None:
-        self.settings = settings
-        self.truth = truth
-        self.turn = turn
+        self.settings, self.truth = settings, truth
+        self.turned, self.turn = turned, turn
         self.swapped = swapped
         self.traces: list[Traces] = []
         self.calls: list[ModelCall] = []
+        self._asking = False  # for the truth
+
+    @property
+    def forecast(self) -> bool:
+        return self.settings["mode"] == FORECAST
 
     def __call__(self, model):
         traces = Traces(model, model_state(model), RunStats())
-        outside = model.clone()
-        outside.add_wrapper_with_key("outer_sample", "matrix outside", self._around_run(traces))
-        if self.truth or self.swapped is not None:
-            outside.add_wrapper_with_key("diffusion_model", "matrix outside", self._around_model(traces))
+        outside, place = model.clone(), len(self.traces)
+        outside.add_wrapper_with_key("outer_sample", f"matrix outside {place}", self._around_run(traces))
+        if self.forecast:
+            outside.add_wrapper_with_key("calc_cond_batch", f"matrix outside {place}", self._around_conditions(traces))
+        elif self.truth or self.swapped is not None:
+            outside.add_wrapper_with_key("diffusion_model", f"matrix outside {place}", self._around_model(traces))
         applied, traces.stats = apply_node(outside, **self.settings)
         inside = applied.clone()
-        inside.add_wrapper_with_key("predict_noise", "matrix inside", self._look_in(traces))
+        inside.add_wrapper_with_key("predict_noise", f"matrix inside {place}", self._look_in(traces))
+        if self.forecast:
+            inside.add_wrapper_with_key("calc_cond_batch", f"matrix inside {place}", self._below(traces))
         self.traces.append(traces)
         return inside
 
@@ -98,7 +122,23 @@ class Cached:
 
     @property
     def decisions(self) -> list:
-        return [[(step.action, step.reused_blocks, step.blocks_run) for step in run.steps] for run in self.runs]
+        return [[(s.action, s.reused_blocks, s.blocks_run, s.calls_run) for s in run.steps] for run in self.runs]
+
+    @property
+    def reused(self) -> list[list[set[int]]]:
+        """Evaluations that were reused, of each run of each Apply node."""
+        return [
+            [{n for n, step in enumerate(run.steps) if step.action == "reuse"} for run in traces.stats.runs]
+            for traces in self.traces
+        ]
+
+    @property
+    def untouched(self) -> list[list[set[int]]]:
+        """Evaluations of which nothing reached ComfyUI below the cache, as `reused`."""
+        return [
+            [{n for n, count in enumerate(run) if not count} for run in traces.computed] if traces.stats.runs else []
+            for traces in self.traces
+        ]
 
     @property
     def errors(self) -> list[float]:
@@ -109,7 +149,7 @@ class Cached:
         gc.collect()
         found = []
         for traces in self.traces:
-            found += ["a session" for session in traces.sessions if session() is not None]
+            found += ["the state of a run" for state in traces.states if state() is not None]
             found += ["a tensor" for tensor in traces.held if tensor() is not None]
             found += ["changed options of a guider" for kept in traces.kept_options if not kept]
             found += ["a tensor in the stats" for tensor in held_tensors(traces.stats)]
@@ -120,6 +160,7 @@ class Cached:
         def outer_sample(executor, *args, **kwargs):
             guider = executor.class_obj
             before = guider.model_options
+            traces.computed.append([])
             try:
                 return executor(*args, **kwargs)
             finally:
@@ -127,13 +168,39 @@ class Cached:
 
         return outer_sample
 
+    def _around_conditions(self, traces: Traces):
+        def calc_cond_batch(executor, model, conds, x, timestep, options, *rest):
+            traces.reached = False
+            given = executor(model, conds, x, timestep, options, *rest)
+            if not self.truth or traces.reached or KEY not in options["transformer_options"]:
+                return given
+            kept = [d.clone() for d in given]
+            bare = {name: value for name, value in options["transformer_options"].items() if name != KEY}
+            self._asking = True
+            truth = executor(model, conds, x, timestep, {**options, "transformer_options": bare}, *rest)
+            self._asking = False
+            traces.errors += [worst_row(d, t, x) for d, t, entries in zip(kept, truth, conds, strict=True) if entries]
+            return kept
+
+        return calc_cond_batch
+
+    def _below(self, traces: Traces):
+        def calc_cond_batch(executor, *args, **kwargs):
+            if not self._asking:
+                traces.reached = True
+                if traces.computed[-1]:
+                    traces.computed[-1][-1] += 1
+            return executor(*args, **kwargs)
+
+        return calc_cond_batch
+
     def _around_model(self, traces: Traces):
         def diffusion_model(executor, *args, **kwargs):
             options = options_of(args, kwargs)
-            session = options.get(KEY)
+            state = options.get(KEY)
             given = exchanged(args[2:], options, None), exchanged(kwargs, options, None)
             self.calls.append(ModelCall(*given, options.get("patches")))
-            if session is None or not session.decision.reuse:
+            if state is None or not state.decision.reuse:
                 return executor(*args, **kwargs)
             if self.swapped is not None:
                 args, kwargs = with_inputs(self.swapped[len(self.calls) - 1], args, kwargs, options)
@@ -143,7 +210,7 @@ class Cached:
                 truth = executor(*exchanged(args, options, bare), **exchanged(kwargs, options, bare))
                 count = len(options["uuids"])
                 errors = map(relative_error, served.chunk(count), truth.chunk(count))
-                traces.errors.append(step_weight(session) * max(errors))
+                traces.errors.append(step_weight(state) * max(errors))
             return served
 
         return diffusion_model
@@ -151,16 +218,20 @@ class Cached:
     def _look_in(self, traces: Traces):
         def predict_noise(executor, *args, **kwargs):
             guider = executor.class_obj
-            session = guider.model_options.get("transformer_options", {}).get(KEY)
-            if session is None:
+            state = guider.model_options.get("transformer_options", {}).get(KEY)
+            if state is None:
                 return executor(*args, **kwargs)
-            traces.sessions.append(weakref.ref(session))
-            before = self._turn(guider) if session.decision.reuse else {}
+            traces.computed[-1].append(0)
+            traces.states.append(weakref.ref(state))
+            place = next(i for i, other in enumerate(self.traces) if other is traces)
+            runs = self.turned[place] if place < len(self.turned) else ()
+            turned = runs[traces.run] if traces.run < len(runs) else ()
+            before = self._turn(guider) if traces.evaluation in turned else {}
             try:
                 return executor(*args, **kwargs)
             finally:
                 vars(guider).update(before)
-                traces.held += held_tensors(session)
+                traces.held += held_tensors(state)
 
         return predict_noise
 
@@ -186,10 +257,10 @@ def exchanged(arguments, old: object, new: object):
     return tuple(new if value is old else value for value in arguments)
 
 
-def step_weight(session) -> float:
-    """What an error counts in this step: a wider step carries it further. As the adaptive mode weighs it."""
-    widths = [abs(here - following) for here, following in pairwise(session.sigmas)]
-    return (abs(session.position.width) / (sum(widths) / len(widths))) ** WIDTH_POWER
+def step_weight(state) -> float:
+    """What an error counts in this step: a wider step carries it further."""
+    widths = [abs(here - following) for here, following in pairwise(state.schedule.sigmas)]
+    return (widths[state.position.step] / (sum(widths) / len(widths))) ** WIDTH_POWER
 
 
 def model_state(model) -> dict:
