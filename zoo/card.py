@@ -1,7 +1,8 @@
 """Measures a model and draws the pictures of its page: python devtools/pack.py zoo.card market [--out DIR]
 
 Prompts followed (read by the model's judge), a contact sheet, the training curve, how much the output changes from step to
-step at guidance 1, 3.5 and 7, and the ratio of residuals beside the curve of a real model. The numbers go to measured.json.
+step at guidance 1, 3.5, 5 and 7, and the ratio of residuals beside the curve of a real model. The numbers go to
+measured.json beside the folder of pictures.
 """
 
 from __future__ import annotations
@@ -14,19 +15,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from einops import rearrange
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
 from PIL import Image, ImageDraw
 
 from .checkpoints import read_provenance
-from .judge import agreement, load_judge
+from .judge import FILE, agreement, load_judge
 from .measure import changes, residual_ratios
-from .models import PlainModel, ZooModel, load_plain, open_model
+from .models import CFG, PlainModel, ZooModel, load_plain, open_model
 from .published import HUNYUAN_720P, WAN_1_3B
 
 PROMPTS, CHANGED = 60, 16  # clips that are judged, and of which the change is measured
 STEPS = 30
-SCALES = (1.0, 3.5, 5.0, 7.0)
-DRAWN = {1.0: "#4f9d69", 3.5: "#3b6ea8", 7.0: "#c8553d"}
+SCALES = {1.0: "#4f9d69", 3.5: "#3b6ea8", 5.0: "#8a5aa8", 7.0: "#c8553d"}  # strengths of guidance and their colours
+TICKS = {0.01: "0.01", 0.02: "0.02", 0.05: "0.05", 0.1: "0.1", 0.2: "0.2", 0.5: "0.5"}
 REAL = {"wan": ("Wan 2.1 1.3B, cfg 5", WAN_1_3B), "hunyuan": ("HunyuanVideo 720p, guidance 6", HUNYUAN_720P)}
 SHOWN_FRAMES = (0, 2, 4)
 TILE, COLUMNS, CLIPS = 96, 3, 24  # pixels of one frame on the sheet; clips across and in all
@@ -68,10 +71,12 @@ def noise_for(plain: PlainModel, count: int) -> torch.Tensor:
 
 
 def followed(model: ZooModel, prompts: list[str], clips: torch.Tensor) -> dict[str, list[float]]:
-    """Shares of prompts whose subject, place, motion and all three the judge reads in the clip."""
+    """Shares of prompts whose subject, place, motion and all three the judge reads in the clip, and in drawn clips."""
     judge = load_judge(model.checkpoint.parent, model.language)
     asked = torch.tensor([model.language.label_of(prompt) for prompt in prompts])
-    return {"followed": [round(float(share), 3) for share in agreement(judge.read(clips), asked)]}
+    own = read_provenance(model.checkpoint.parent / FILE)["accuracy"]
+    shares = agreement(judge.read(clips), asked)
+    return {"followed": [round(float(share), 3) for share in shares], "judge": [float(share) for share in own.split()]}
 
 
 def measure_changes(plain: PlainModel) -> dict[str, list[float]]:
@@ -102,20 +107,45 @@ def contact_sheet(prompts: list[str], clips: torch.Tensor) -> Image.Image:
 
 
 def change_chart(model: ZooModel, measured: dict) -> Figure:
-    """Change of the output at three strengths, and the ratio of residuals beside a real model's."""
-    figure = Figure(figsize=(9.6, 3.4), dpi=100, layout="constrained")
+    """Change of the output at four strengths, and the ratio of residuals beside a real model's."""
+    figure = Figure(figsize=(9.6, 3.6), dpi=100, layout="constrained")
     left, right = figure.subplots(1, 2)
-    share = np.arange(1, STEPS) / STEPS
-    for scale, colour in DRAWN.items():
-        left.semilogy(share, measured["changes"][str(scale)], color=colour, label=f"guidance {scale:g}")
-    left.set(xlabel="share of the steps", ylabel="relative change of the output")
-    left.legend(frameon=False, fontsize=9)
-    name, real = REAL[model.family]
-    right.plot(np.arange(1, len(real) + 1) / (len(real) + 1), real, color="#888888", label=name)
-    right.plot(share, measured["ratios"], color="#3b6ea8", label=f"{model.name}, guidance {model.scale:g}")
-    right.set(xlabel="share of the steps", ylabel="ratio of residuals", ylim=(0.5, 1.6))
-    right.legend(frameon=False, fontsize=9)
+    draw_changes(left, measured["changes"], word_of(model))
+    draw_ratios(right, model, measured["ratios"])
+    for axes in (left, right):
+        axes.set_xlabel("share of the steps")
+        axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def draw_changes(axes: Axes, changes: dict[str, list[float]], word: str) -> None:
+    """The same scale for every model, so that two pages can be laid side by side."""
+    for scale, colour in SCALES.items():
+        axes.semilogy(steps_done(STEPS), changes[str(scale)], color=colour, label=f"{word} {scale:g}")
+    axes.set(title="change of the output, step to step", ylabel="relative L1 change", ylim=(0.006, 0.7))
+    axes.yaxis.set_major_locator(FixedLocator(list(TICKS)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_yticklabels(TICKS.values())
+    axes.legend(frameon=False, fontsize=9, loc="upper center", ncols=2)
+
+
+def draw_ratios(axes: Axes, model: ZooModel, ratios: list[float]) -> None:
+    """MagCache's measure, as published of a real model and as measured on this one."""
+    name, real = REAL[model.family]
+    axes.plot(steps_done(len(real) + 1), real, color="#999999", label=name)
+    axes.plot(steps_done(STEPS), ratios, color="#222222", label=f"{model.name}, {word_of(model)} {model.scale:g}")
+    axes.set(title="size of what the blocks add, step to step", ylabel="ratio of residuals", ylim=(0.7, 1.35))
+    axes.legend(frameon=False, fontsize=9, loc="upper right")
+
+
+def word_of(model: ZooModel) -> str:
+    """What the strength of guidance is called."""
+    return "cfg" if model.guidance == CFG else "guidance"
+
+
+def steps_done(steps: int) -> np.ndarray:
+    """Where each change from one step to the next lies, as a share of the run."""
+    return np.arange(1, steps) / steps
 
 
 def training_chart(curve: list[dict]) -> Figure:

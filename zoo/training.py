@@ -422,5 +422,3 @@ def keep(trainer: Trainer, checkpoint: Path, state: Path | None) -> None:
         partial = state.with_suffix(".partial")
         torch.save(trainer.state(), partial)
         partial.replace(state)
-
-
