@@ -47,9 +47,9 @@ def verdict(run: RunReport) -> str:
 
 
 def log_lines(run: RunReport) -> list[str]:
-    """The run for the log: one line, then one for each note."""
+    """The run for the log: one line, then one for each note. Its plan was logged when it began."""
     advice = advise(run)
-    told = " ".join(part for part in (advice.what, advice.why, advice.next, plan_line(run)) if part)
+    told = " ".join(part for part in (advice.what, advice.why, advice.next) if part)
     return [f"BWCache {run.mode}: {told}".replace(" :", ":"), *(f"BWCache: {note}" for note in dict.fromkeys(advice.notes))]
 
 
