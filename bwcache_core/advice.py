@@ -235,7 +235,10 @@ def less_than_planned(run: RunReport) -> str:
     if not aside:
         return ""
     steps = "1 more step than planned was" if len(aside) == 1 else f"{len(aside)} more steps than planned were"
-    return f"{steps} computed: {statistics.mode(step.reason for step in aside)}."
+    reason = statistics.mode(step.reason for step in aside)
+    if "err by more" in reason:
+        reason = f"forecasts would have been off by more than threshold {run.threshold:g}"
+    return f"{steps} computed: {reason}."
 
 
 def time_elsewhere(run: RunReport) -> str:

@@ -103,6 +103,11 @@ SAYS = {  # the run: all that is said of it
         forecast("cccrcrcr", "crcrcrcr"),
         "5 of 8 steps were computed, about 1.5x, about 2.7 s saved.\n1 more step than planned was computed: the plan.",
     ),
+    "less than planned, by the threshold": (
+        _with([*[call(place, "reuse" if place % 2 else "compute") for place in range(11)], call(11, reason=ERRS)]),
+        "7 of 12 steps were computed, about 1.6x, about 4.5 s saved.\n"
+        "1 more step than planned was computed: forecasts would have been off by more than threshold 0.5.",
+    ),
     "much": (
         forecast("crrr" * 5),
         "5 of 20 steps were computed, about 3.1x, about 14 s saved.\n"
