@@ -29,7 +29,7 @@ from .published import HUNYUAN_720P, WAN_1_3B
 PROMPTS, CHANGED = 60, 16  # clips that are judged, and of which the change is measured
 STEPS = 30
 SCALES = {1.0: "#4f9d69", 3.5: "#3b6ea8", 5.0: "#8a5aa8", 7.0: "#c8553d"}  # strengths of guidance and their colours
-TICKS = {0.01: "0.01", 0.02: "0.02", 0.05: "0.05", 0.1: "0.1", 0.2: "0.2", 0.5: "0.5"}
+TICKS = {0.01: "0.01", 0.02: "0.02", 0.05: "0.05", 0.1: "0.1", 0.2: "0.2", 0.5: "0.5", 1.0: "1"}
 REAL = {"wan": ("Wan 2.1 1.3B, cfg 5", WAN_1_3B), "hunyuan": ("HunyuanVideo 720p, guidance 6", HUNYUAN_720P)}
 SHOWN_FRAMES = (0, 2, 4)
 TILE, COLUMNS, CLIPS = 96, 3, 24  # pixels of one frame on the sheet; clips across and in all
@@ -122,7 +122,7 @@ def draw_changes(axes: Axes, changes: dict[str, list[float]], word: str) -> None
     """The same scale for every model, so that two pages can be laid side by side."""
     for scale, colour in SCALES.items():
         axes.semilogy(steps_done(STEPS), changes[str(scale)], color=colour, label=f"{word} {scale:g}")
-    axes.set(title="change of the output, step to step", ylabel="relative L1 change", ylim=(0.006, 0.7))
+    axes.set(title="change of the output, step to step", ylabel="relative L1 change", ylim=(0.006, 1.2))
     axes.yaxis.set_major_locator(FixedLocator(list(TICKS)))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.set_yticklabels(TICKS.values())

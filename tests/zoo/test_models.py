@@ -1,5 +1,8 @@
 """The zoo's models and their scenes, without ComfyUI."""
 
+import json
+import re
+
 import pytest
 import torch
 
@@ -104,15 +107,28 @@ def test_stamps_move_as_the_words_say():
 
 @pytest.mark.parametrize("name", NEW)
 def test_prompts_are_followed(name):
-    """Eight prompts at 12 steps; the judge beside the model reads subject, place and motion."""
+    """Four prompts at 6 steps; the judge beside the model reads subject, place and motion."""
     model = trained(name)
     if not (model.checkpoint.parent / FILE).is_file():
         pytest.skip(f"{name} has no judge yet")
-    prompts = model.prompts(8, seed=9)
-    clips = model.pixels(load_plain(model).sample(model.noise(list(range(8))), prompts, steps=12))
+    prompts = model.prompts(4, seed=9)
+    clips = model.pixels(load_plain(model).sample(model.noise(list(range(4))), prompts, steps=6))
     asked = torch.tensor([model.language.label_of(prompt) for prompt in prompts])
     read = load_judge(model.checkpoint.parent, model.language).read(clips)
     assert (read == asked).float().mean() >= 0.85
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_a_page_tells_what_was_measured(name):
+    """Its table of changes and, where a network judges, of prompts followed; every picture on it is there."""
+    folder = open_model(name).checkpoint.parent
+    page, measured = (folder / "README.md").read_text(), json.loads((folder / "measured.json").read_text())
+    for scale, curve in measured["changes"].items():
+        told = " | ".join(f"{value:.3f}" for value in (curve[0], curve[1], min(curve), curve[-1]))
+        assert re.search(rf"^\| (cfg|guidance) {float(scale):g} \| {re.escape(told)} \|$", page, re.MULTILINE), scale
+    for key in {"followed", "judge"} & set(measured):
+        assert f"| {' | '.join(f'{share:.3f}' for share in measured[key])} |" in page
+    assert all((folder / link).is_file() for link in re.findall(r"!\[[^]]*\]\((.*?)\)", page))
 
 
 def test_muon_brings_singular_values_near_one():

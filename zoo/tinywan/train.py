@@ -1,4 +1,4 @@
-"""Trains TinyWan: python -m tinywan.train --out DIR --minutes 75 [--resume] [--device cuda]
+"""Trains TinyWan: python dev.py train --out DIR --minutes 75 [--resume] [--device cuda]
 
 Rectified flow as ComfyUI's WAN21 samples it: x_sigma = (1 - sigma) clean + sigma noise, the network predicts
 noise - clean, timestep = 1000 sigma. The learning rate follows the share of --minutes used, so wall time is bounded.
