@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from .forecast import forecast_weights
+from .forecast import SHARE, forecast_weights
 
 STRENGTH = 0.7  # of the lag that one evaluation takes out; the line errs too (benchmarks/NOTES.md)
 MAX_GAIN = 4.0  # on the computed output; where it would be more, the step is too narrow to correct in
@@ -75,13 +75,15 @@ def sampler_steps(
 
 
 def correction(
-    steps: Sequence[SamplerStep], evaluation: int, served: Sequence[Served], nodes: Sequence[float], carried: int
+    steps: Sequence[SamplerStep], evaluation: int, served: Sequence[Served], nodes: Sequence[float], carried: int,
+    share: float = SHARE,
 ) -> Correction:
     """What a computed evaluation adds to its output after `served` were reused from outputs at `nodes` (oldest first).
 
-    carried: how many tensors the last computed evaluation carried on: 0, or the lag and errors of D.
+    carried: how many tensors the last computed evaluation carried on: 0, or the lag and errors of D. share: how far
+    forecasts went to the line.
     """
-    basis = _Basis(carried, len(nodes))
+    basis = _Basis(carried, len(nodes), share)
     lag, errors = basis.carried()
     for s in served:
         step = steps[s.evaluation]
@@ -91,10 +93,10 @@ def correction(
         lag = moved(step, lag, errors)
     step = steps[evaluation]
     coming = moved(step, lag, [basis.zero, *errors])
-    share = STRENGTH / step.weights[0] if step.weights[0] else math.inf
-    if not abs(share * coming[-1]) <= MAX_GAIN * step.sigma:
-        share = 0.0
-    wanted = total((share, coming))  # of D, which moves by -sigma where the output moves by 1
+    part = STRENGTH / step.weights[0] if step.weights[0] else math.inf
+    if not abs(part * coming[-1]) <= MAX_GAIN * step.sigma:
+        part = 0.0
+    wanted = total((part, coming))  # of D, which moves by -sigma where the output moves by 1
     added = total((-1.0 / step.sigma, wanted))
     lag = total((1.0, coming), (-step.weights[0], wanted))
     return Correction(added, [lag, total((-1.0, wanted)), *errors][: carried_tensors(steps)])
@@ -124,6 +126,7 @@ class _Basis:
 
     tensors: int
     nodes: int
+    share: float
 
     def one(self, index: int) -> list[float]:
         return [float(i == index) for i in range(self.tensors + self.nodes + 1)]
@@ -143,6 +146,6 @@ class _Basis:
         return total((1.0 - share, self.one(new - 1)), (share, self.one(new)))
 
     def forecast(self, nodes: Sequence[float], coordinate: float) -> list[float]:
-        weights = forecast_weights(nodes, coordinate)
+        weights = forecast_weights(nodes, coordinate, self.share)
         return total(*((weight, self.one(self.tensors + i)) for i, weight in enumerate(weights)))
 

@@ -1,7 +1,8 @@
 """What a reused evaluation gets: the model's output, carried forward from computed evaluations along a line.
 
-A polynomial goes through the last outputs, and a forecast goes SHARE of the way to it from the newest one: outputs of a
-guided model are noisy slopes, and a full step overshoots (benchmarks/NOTES.md).
+A polynomial goes through the last outputs, and a forecast goes a share of the way to it from the newest one. Without
+guidance it goes the whole way; guidance amplifies what two forecasts miss, and a full step overshoots
+(benchmarks/NOTES.md).
 """
 
 from __future__ import annotations
@@ -11,7 +12,13 @@ from collections.abc import Sequence
 import torch
 
 NODES = 2  # outputs that a forecast is made from: a line
-SHARE = 0.5
+SHARE = 0.5  # of the way to the line, under guidance
+WHOLE = 1.0  # where one condition is asked for
+
+
+def share_for(conditions: int) -> float:
+    """How far a forecast goes to the line, by how many conditions a call asks for."""
+    return SHARE if conditions > 1 else WHOLE
 
 
 def lagrange_weights(nodes: Sequence[float], target: float) -> list[float]:

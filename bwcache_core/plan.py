@@ -22,8 +22,9 @@ SHOWN = 40  # characters of a user's text in a message
 FORM = "Such as 0-3 5 8 12/20: steps and ranges in rising order, then the number of steps; or auto."
 
 LONGEST_GAP = 8  # steps; published lists (LeMiCa, MeanCache) are bounded at 7 or 8
-EARLY, EARLY_POWER = 4.0, 6  # how much more the first steps are worth, and how fast that fades
-WIDTH_POWER = 0.35  # how much more a wide step is worth
+# Chosen on the models of the zoo by the worst of them (benchmarks/NOTES.md).
+EARLY, EARLY_POWER = 8.0, 6  # how much more the first steps are worth, and how fast that fades
+WIDTH_POWER = 0.8  # how much more a wide step is worth
 LEAST_MOVE = 1e-3  # of noise level, for each step: places with equal sigmas are shared out evenly
 
 

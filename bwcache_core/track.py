@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from .corrector import SamplerStep, Served, carried_tensors, correction
-from .forecast import NODES, forecast_weights, weighted
+from .forecast import NODES, forecast_weights, share_for, weighted
 
 SAME_PLACE = 0.05  # steps: a sampler comes back to a sigma nearly, and that is the place as before
 Latents = Sequence[torch.Tensor | None]
@@ -57,6 +57,11 @@ class Track:
         return self.nodes[-1][0]
 
     @property
+    def share(self) -> float:
+        """How far forecasts go to the line."""
+        return share_for(sum(v is not None for v in self.nodes[-1][1]))
+
+    @property
     def nbytes(self) -> int:
         kept = [outputs for _, outputs in self.nodes] + self.carried
         return sum(tensor.nbytes for outputs in kept for tensor in outputs if tensor is not None)
@@ -91,7 +96,7 @@ class Track:
 
     def _forecast(self, coordinate: float) -> Latents:
         """v of each condition at `coordinate`: fresh tensors."""
-        weights = forecast_weights([node for node, _ in self.nodes], coordinate)
+        weights = forecast_weights([node for node, _ in self.nodes], coordinate, self.share)
         conditions = zip(*(outputs for _, outputs in self.nodes), strict=True)
         return [None if tensors[-1] is None else weighted(tensors, weights) for tensors in conditions]
 
@@ -102,7 +107,7 @@ class Track:
             self.carried = []
             return denoised
         nodes = [node for node, _ in self.nodes]
-        weights = correction(sampler, place.evaluation, self.served, nodes, len(self.carried))
+        weights = correction(sampler, place.evaluation, self.served, nodes, len(self.carried), self.share)
         corrected, carried = [], []
         for i, (d, v) in enumerate(zip(denoised, outputs, strict=True)):
             known = [tensors[i] for tensors in [*self.carried, *(kept for _, kept in self.nodes)]]

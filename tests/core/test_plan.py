@@ -174,6 +174,7 @@ def test_a_part_of_the_levels_gets_that_part_of_the_plan():
     assert len(second.computes) <= 4
 
 
+@settings(deadline=None)
 @given(plans(), schedules(), st.integers(-70, 70), st.integers(-70, 70))
 def test_any_plan_fits_any_run(plan, schedule, start, end):
     fitted = plan_for(schedule, 2.0, plan.text, start, end)
@@ -182,6 +183,7 @@ def test_any_plan_fits_any_run(plan, schedule, start, end):
     assert outside_window(schedule, start, end) <= set(fitted.computes)
 
 
+@settings(deadline=None)
 @given(plans(), st.integers(1, 1000))
 def test_another_number_of_steps_lands_on_the_speedup(plan, steps):
     assert len(mapped(plan, schedule_of(flow(steps))).computes) == within(
@@ -214,7 +216,7 @@ def gaps(plan: Plan) -> list[int]:
     return [following - here for here, following in pairwise([*plan.computes, plan.steps])]
 
 
-@settings(deadline=None)  # 1000 steps take a second
+@settings(deadline=None)
 @given(schedules(), SPEEDUPS)
 @example(schedule_of(flow(1000)), 2.0)
 @example(schedule_of(flow(4)), 2.0)
@@ -229,6 +231,7 @@ def test_the_automatic_plan_lands_on_its_speedup_with_bounded_gaps(schedule, spe
     assert plan_for(schedule, speedup) == plan
 
 
+@settings(deadline=None)
 @given(schedules(), st.floats(1.0, 4.0))
 def test_one_more_computed_step_is_never_expected_to_be_worse(schedule, speedup):
     fewer = automatic(schedule, speedup)
@@ -241,6 +244,7 @@ def expected_error(schedule: Schedule, plan: Plan) -> float:
     return sum(costs[here][following - here - 1] for here, following in pairwise([*plan.computes, plan.steps]))
 
 
+@settings(deadline=None)
 @given(schedules(), SPEEDUPS, st.integers(-70, 70), st.integers(-70, 70))
 def test_steps_outside_the_window_compute(schedule, speedup, start, end):
     plan = automatic(schedule, speedup, start, end)

@@ -11,7 +11,7 @@ import torch
 
 from bwcache_pack.bwcache_core.config import ForecastConfig
 from bwcache_pack.bwcache_core.corrector import SamplerStep
-from bwcache_pack.bwcache_core.forecast import forecast_weights
+from bwcache_pack.bwcache_core.forecast import WHOLE, forecast_weights
 from bwcache_pack.bwcache_core.run import ForecastRun
 from bwcache_pack.bwcache_core.schedule import Schedule
 from bwcache_pack.bwcache_core.track import Call, Scale
@@ -86,7 +86,7 @@ def test_a_reused_step_gets_the_line_through_the_last_two_outputs():
         run.trust.noise = 0.0
         [[denoised]] = evaluate(run, model, sigma, x, end=False)
         run._seen = None  # this test moves the latent as it likes
-        older, newer = forecast_weights([0.0, 1.0], run.schedule.coordinate(sigma))
+        older, newer = forecast_weights([0.0, 1.0], run.schedule.coordinate(sigma), WHOLE)
         v = older * curve(0, 1.0, x) + newer * curve(0, 0.9, x)
         assert torch.allclose(denoised, x - sigma * v, atol=1e-6), step
         break
@@ -282,7 +282,7 @@ def test_errors_are_measured_at_computed_evaluations_by_hand():
     for sigma in (1.0, 0.9, 0.8):
         evaluate(run, model, sigma, x)
     run.close(True)
-    older, newer = forecast_weights([0.0, 1.0], 2.0)
+    older, newer = forecast_weights([0.0, 1.0], 2.0, WHOLE)
     assert [step.error for step in run.report.steps] == [
         None, pytest.approx(1.0 / 2.0), pytest.approx(abs(older + 2.0 * newer - 5.0) / 5.0)
     ]  # fmt: skip

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from bwcache_pack.bwcache_core.forecast import forecast_weights
+from bwcache_pack.bwcache_core.forecast import forecast_weights, share_for
 
 
 @dataclass
@@ -162,7 +162,8 @@ def foretold(
     places: of each evaluation, in steps. since: the evaluation from which on the call was made without a break.
     """
     earlier = [i for i in range(since, n) if evaluations[i].calls[call].computed is not None][-2:]
-    weights = forecast_weights([places[i] for i in earlier], places[n])
+    share = share_for(sum(evaluations[n].calls[call].present))
+    weights = forecast_weights([places[i] for i in earlier], places[n], share)
     line = sum(w * evaluations[i].calls[call].velocity(condition).double() for w, i in zip(weights, earlier, strict=True))
     asked = evaluations[n].calls[call]
     return (asked.x - spread(asked.sigma, asked.x) * line).to(asked.x.dtype)
