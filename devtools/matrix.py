@@ -29,23 +29,24 @@ TESTS = ROOT / "tests" / "matrix" / "test_cells.py"
 HEAD = """# The matrix: variants and combinations
 
 Made by `python devtools/pack.py devtools.matrix` from the test results; tests/matrix/ holds the cells. A cell is one
-small workflow: an untrained checkpoint of a few million weights through ComfyUI's own loader, conditioning and sampling
+small workflow: an untrained model of at most a few million weights through ComfyUI's own loader, conditioning and sampling
 nodes, 8 steps on a CPU, with the BWCache Apply node in it. It proves that the right thing is reused, not how a large
 model looks.
 
 Every cell passes these checks in each of its modes, unless its note says otherwise:
 
-- **a.** With the tolerance or the threshold at 0, the latents are those of the plain workflow, bit for bit. (Of
+- **a.** With speedup 1 (forecast) or threshold 0, the latents are those of the plain workflow, bit for bit. (Of
   combinations in the first mode.)
-- **b.** Part of the blocks is reused, in every sampling run; the latents are finite and near the plain ones. *error* is
-  the largest difference between what a reused model call returned and what the model would have returned, weighted by
-  the step's width; *distance* is how far the latents end up from the plain ones. Both are relative L1, in units of the
-  tolerance or threshold, the largest over the modes. Bounds: {bounds}; distance {distance}.
+- **b.** Something is reused, in every sampling run; the latents are finite and near the plain ones. In forecast mode the
+  evaluations that are reported as reused are those of which no call reaches the model. *error* is the largest difference
+  between what was reused and the truth: in forecast mode of the model's output for each condition and row, in block modes
+  of what the model returns, weighted by the step's width. *distance* is how far the latents end up from the plain ones.
+  Both are relative L1, in thresholds, the largest over the modes. Bounds: {bounds}; distance {distance}.
 - **c.** Changing an input of the list changes the latents of the cached run; so does guidance that is turned up in
-  reused steps alone. (Both in the first mode.) An input in *italics* is added after the last block: where features are
-  cached, it acts in reused steps too, if it changes in those alone.
+  reused steps alone. (Both in the first mode.) An input in *italics* is added after the last block: in block modes it acts
+  in reused steps too, if it changes in those alone.
 - **d.** The same run again makes the same decisions and the same latents, bit for bit.
-- **e.** Nothing is left: no session, no tensor (weak references), no option, wrapper or hook on the model or its
+- **e.** Nothing is left: no state of a run, no tensor (weak references), no option, wrapper or hook on the model or its
   modules.
 
 Modes: {modes}.
@@ -137,11 +138,8 @@ def page(results: list[Results]) -> str:
 
 
 def modes_in_words() -> str:
-    described = []
-    for mode, settings in MODES.items():
-        number = "tolerance" if "tolerance" in settings else "threshold"
-        described.append(f"{mode} ({settings['mode']}, {number} {settings[number]:g})")
-    return ", ".join(described)
+    settings = [(mode, {name: value for name, value in of.items() if name != "mode"}) for mode, of in MODES.items()]
+    return ", ".join(f"{mode} ({', '.join(f'{name} {value:g}' for name, value in of.items())})" for mode, of in settings)
 
 
 def table(cells: Iterable[Cell], results: list[Results]) -> str:
@@ -159,8 +157,8 @@ def row(cell: Cell, results: list[Results]) -> list[str]:
         what(cell),
         ", ".join(cell.modes),
         ", ".join(f"*{name}*" if name in cell.live else name for name in cell.changes),
-        "none" if cell.uncached else share(measured),
-        largest(measured, "error") if cell.judged and not cell.uncached else "-",
+        "none" if nothing_reused(cell) else share(measured),
+        largest(measured, "error") if cell.judged and not nothing_reused(cell) else "-",
         largest(measured, "distance"),
         *marks,
         note(cell, results),
@@ -174,6 +172,10 @@ def what(cell: Cell) -> str:
 
 def failed(result: Results, cell: Cell) -> str:
     return "FAILED" if result.outcomes.get(cell.name) == "FAILED" else "-"
+
+
+def nothing_reused(cell: Cell) -> bool:
+    return set(cell.modes) <= set(cell.unreused)
 
 
 def share(measured: Iterable[dict[str, float]]) -> str:
@@ -191,11 +193,12 @@ def note(cell: Cell, results: list[Results]) -> str:
     """Why a cell is uncached, looser or not run."""
     notes = [VARIANTS[cell.variant].note] if VARIANTS[cell.variant].note and cell.combination == "alone" else []
     if cell.uncached:
-        notes.append(f"runs uncached: {cell.uncached}")
-    if cell.why:
-        factors = {"tolerance and threshold": cell.looser, "error": cell.error, "distance": cell.distance}
-        looser = ", ".join(f"{name} x{factor:g}" for name, factor in factors.items() if factor != 1.0)
-        notes.append(f"{looser}: {cell.why}")
+        where = "" if nothing_reused(cell) else f"in {', '.join(cell.unreused)} "
+        notes.append(f"{where}computes every step: {cell.uncached}")
+    factors = [f"threshold {value:g} in {mode}" for mode, value in cell.thresholds.items() if mode in cell.modes]
+    factors += [f"{name} x{factor:g}" for name, factor in (("error", cell.error), ("distance", cell.distance)) if factor != 1.0]
+    if factors:
+        notes.append(", ".join(factors) + (f": {cell.why}" if cell.why else ""))
     if not cell.judged:
         notes.append("error not measured: that takes a second model call, which would be compiled too")
     reasons = {r.version: r.outcomes.get(cell.name, "not run") for r in results}

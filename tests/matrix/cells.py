@@ -79,11 +79,11 @@ IN_ALL_MODES = {T2V, HUNYUAN, "wan21_vace_twice", "wan22_5b_i2v", "hunyuan15_i2v
 FRESH_NOISE = "it adds noise in every step, so no step is like the one before"
 NOISE_BETWEEN = "it adds noise between some evaluations"
 BEYOND = "its guidance leads beyond the prediction"
+UNEVEN = "its first steps are narrow and its last ones wide"
 UNTRAINED = "its outputs, untrained, jump from step to step"
-WIDENED = "a low shift widens the first steps, before which little is measured"
 NOISY = (
-    "euler_ancestral", "euler_ancestral_cfg_pp", "dpmpp_2s_ancestral", "dpmpp_sde", "dpmpp_sde_gpu", "dpmpp_2m_sde", "dpmpp_2m_sde_gpu", "dpmpp_2m_sde_heun",
-    "dpmpp_2m_sde_heun_gpu", "dpmpp_3m_sde", "dpmpp_3m_sde_gpu", "res_multistep_ancestral_cfg_pp", "er_sde", "seeds_2",
+    "euler_ancestral", "euler_ancestral_cfg_pp", "dpmpp_2s_ancestral", "dpmpp_sde", "dpmpp_2m_sde", "dpmpp_2m_sde_heun",
+    "dpmpp_3m_sde", "res_multistep_ancestral_cfg_pp", "er_sde", "seeds_2",
     "seeds_3", "ddpm", "res_multistep_ancestral",
 )  # fmt: skip
 LOOSE = {"thresholds": {"paper": 1.0}}  # in the paper's mode something is to be reused there, too
@@ -96,11 +96,24 @@ SAMPLER_NOTES: dict[str, dict] = {
     "lcm": {"modes": FORECAST, "uncached": FRESH_NOISE},
     **{name: {**LOOSE, "why": BEYOND} for name in ("dpmpp_2m_cfg_pp", "res_multistep_cfg_pp", "gradient_estimation_cfg_pp")},
 }
+SCHEDULER_NOTES: dict[str, dict] = {name: {"error": 1.1, "why": UNEVEN} for name in ("karras", "exponential")}
 SMALL_NOTES: dict[str, dict] = {
     name: {"thresholds": {"forecast": 10.0}, "why": UNTRAINED}
     for name in ("chroma", "chroma_radiance", "qwen_image", "sd3", "ltxv", "ltxav", "mochi", "lens", "mage_flow", "joyimage",
                  "cosmos", "hidream", "cogvideox", "krea2", "flow_rvs")
 }  # fmt: skip
+
+
+ON_ONE_MODEL = (
+    "slg_after", "slg_simple", "slg_simple_after", "pag", "sag", "nag", "rescale_cfg", "cfg_zero_star", "cfg_norm", "tcfg",
+    "apg", "mahiro", "windows_static", "windows_uniform", "windows_looped", "windows_batched", "windows_freenoise",
+    "two_positives", "two_lengths", "area", "area_in_time", "masked", "scheduled", "cfg_by_step", "cfg_to_1", "cfg_override",
+    "dual_cfg", "dual_cfg_nested", "dual_model", "basic_guider", "guider_again", "split_sigmas", "lora", "lora_after",
+    "lora_hook", "lora_keyframes", "slices", "two_experts_lora", "denoise", "inpainted", "differential", "applied_twice",
+    "branches", "shift", "shift_after", "block_hook_after", "attention", "attention_after", "model_function", "cloned",
+    "merged", "merge_before", "fp8", "quantised", "bf16", "previews", "uni3c_after",
+)  # fmt: skip
+"""What happens above or below the forecast, whichever model it is."""
 
 
 def variant_cell(name: str) -> Cell:
@@ -118,73 +131,26 @@ CELLS = {
     for cells in (
         [variant_cell(name) for name in VARIANTS],
         [sampler_cell(name) for name in SAMPLERS],
-        [Cell(T2V, f"scheduler_{name}") for name in SCHEDULERS],
+        [Cell(T2V, f"scheduler_{name}", **SCHEDULER_NOTES.get(name, {})) for name in SCHEDULERS],
         over("slg", *BOTH, modes=HOOKED),
-        over("slg_after", *BOTH),
-        over("slg_simple", *BOTH),
-        over("slg_simple_after", *BOTH),
-        over("pag", *BOTH, "wan22_5b"),
-        over("sag", *BOTH, "wan22_5b"),
-        over("nag", *BOTH, "wan21_i2v"),
-        *(over(name, T2V) for name in ("rescale_cfg", "cfg_zero_star", "cfg_norm", "tcfg", "apg", "mahiro")),
-        over("windows_static", *BOTH, "wan21_vace", "wan21_i2v"),
-        over("windows_uniform", *BOTH),
-        over("windows_looped", T2V),
-        over("windows_batched", *BOTH),
-        over("windows_freenoise", T2V),
-        over("two_positives", *BOTH, "wan21_vace"),
-        over("two_lengths", T2V, HUNYUAN),
-        over("area", *BOTH),
-        over("area_in_time", T2V),
-        over("masked", T2V),
-        over("scheduled", *BOTH),
         over("cfg_1", *BOTH, "wan21_vace_twice", "wan22_s2v", "hunyuan_control", modes=HOOKED),
-        over("cfg_by_step", *BOTH),
-        over("cfg_to_1", *BOTH),
-        over("cfg_override", T2V),
         over("batch", *BOTH, "wan21_vace", "wan22_5b_i2v", "hunyuan15", modes=HOOKED),
         over("flip", *BOTH, "wan22_5b", "wan21_vace", "wan22_s2v", modes=HOOKED),
-        over("dual_cfg", T2V, "phantom"),
-        over("dual_cfg_nested", T2V),
-        over("dual_model", T2V),
-        over("basic_guider", *BOTH),
-        over("guider_again", *BOTH),
-        over("split_sigmas", T2V),
-        over("lora", *BOTH),
-        over("lora_after", *BOTH),
-        over("lora_hook", *BOTH),
-        over("lora_keyframes", T2V),
-        over("slices", *BOTH),
         over("two_experts", T2V, "wan22_i2v", modes=HOOKED),
-        over("two_experts_lora", T2V, "wan22_i2v"),
-        over("denoise", *BOTH),
         over("upscaled", *BOTH, "wan21_i2v", "wan21_vace", modes=HOOKED),
-        over("inpainted", T2V),
-        over("differential", T2V),
-        over("applied_twice", *BOTH),
-        over("branches", *BOTH),
-        over("shift", T2V),
-        over("shift", HUNYUAN, error=1.4, distance=1.4, why=WIDENED),
-        over("shift_after", T2V),
-        over("shift_after", HUNYUAN, error=1.4, distance=1.4, why=WIDENED),
         over("block_hook", *BOTH, modes=HOOKED),
-        over("block_hook_after", *BOTH),
-        over("attention", *BOTH),
-        over("attention_after", *BOTH),
-        over("model_function", T2V),
-        over("cloned", *BOTH),
-        over("merged", T2V),
-        over("merge_before", T2V),
-        over("compiled", T2V, judged=False, slow=True),
-        over("compiled_after", T2V, judged=False, slow=True),
-        over("compiled_blocks", T2V, judged=False, slow=True),
-        over("fp8", *BOTH),
-        over("fp8_e5m2", T2V),
-        over("quantised", *BOTH),
-        over("bf16", *BOTH),
-        over("previews", *BOTH),
         over("uni3c", T2V, "wan22_i2v", modes=HOOKED),
-        over("uni3c_after", T2V),
+        *(over(name, T2V) for name in ON_ONE_MODEL),
+        over("windows_static", HUNYUAN, "wan21_vace", "wan21_i2v"),
+        over("nag", "wan21_i2v"),
+        over("area", HUNYUAN),
+        over("scheduled", HUNYUAN),
+        over("two_lengths", HUNYUAN),
+        over("pag", "wan22_5b"),
+        over("dual_cfg", "phantom"),
+        over("slices", HUNYUAN),
+        over("shift", HUNYUAN),
+        *(over(name, T2V, judged=False, slow=True) for name in ("compiled", "compiled_after", "compiled_blocks")),
         over("perp_neg", T2V, "sdxl"),
         *(over(name, T2V) for name in ("fresca", "epsilon_scaling", "score_rescaling")),
         over("unet_pag", "sdxl"),
@@ -195,7 +161,7 @@ CELLS = {
         over("batch", "flux"),
         over("sampler_res_multistep", "minimax_h3"),
         over("sampler_dpmpp_2m", "sdxl"),
-        over("sampler_uni_pc", "cogvideox"),
+        over("sampler_uni_pc", "cogvideox", **SMALL_NOTES["cogvideox"]),
         over("autoregressive", "wan21_causal", uncached=FRESH_NOISE),
     )
     for cell in cells

