@@ -15,6 +15,7 @@ from functools import partial
 import torch
 import torch.distributed
 
+from ..bwcache_core.advice import log_lines, plan_line
 from ..bwcache_core.config import BlockConfig, ForecastConfig
 from ..bwcache_core.corrector import SamplerStep
 from ..bwcache_core.report import RunReport, RunStats
@@ -219,7 +220,7 @@ def open_run(
     run = ForecastRun(config, schedule, type(module).__name__, steps, scale, group)
     run.report.warnings += warnings
     run.report.rivals = rivals_of(guider, sampler, module)
-    logger.info("BWCache %s: %s computes, %s", config.mode, run.report.plan, run.report.plan_note)
+    logger.info("BWCache %s: %s", config.mode, plan_line(run.report))
     return run
 
 
@@ -282,7 +283,8 @@ def ignore(done: bool) -> None:
 
 
 def log_report(report: RunReport) -> None:
-    """One line for the run, then what went wrong."""
-    logger.info("BWCache %s: %d of %d evaluations reused", report.mode, report.evaluations_reused, report.evaluations)
-    for text in report.warnings + report.faults:
-        logger.warning("BWCache: %s", text)
+    """One line for the run, then one for everything that a user should know."""
+    first, *rest = log_lines(report)
+    logger.info(first)
+    for line in rest:
+        logger.warning(line)
