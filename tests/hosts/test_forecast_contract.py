@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
 from bwcache_pack.bwcache_core.config import ForecastConfig
 from bwcache_pack.bwcache_core.report import RunStats
+from bwcache_pack.hosts.embedded import TinySampler, sample_euler
 from bwcache_pack.nodes.attach import attach
 from bwcache_pack.tests.hosts.calls import Calls, foretold
-from bwcache_pack.tests.hosts.lab import STEPS, difference
+from bwcache_pack.tests.hosts.lab import STEPS, Lab, difference
 
 COMPUTED = [0, 1, 4, 7]
 PLAN = {"plan": "0-1 4 7/8", "threshold": 10.0, "corrector": False}  # untrained models: trust would set the plan aside
@@ -141,3 +144,23 @@ def test_whoever_watches_sees_every_evaluation_and_the_end(lab):
     assert [count for _, count, _ in seen[1:]] == [*range(1, STEPS + 1), STEPS]
     assert seen[-1][2] is True
     assert [step.seconds > 0 for step in run.steps] == [True] * STEPS
+
+
+def euler_in_place(model, x, sigmas, extra_args=None, callback=None, disable=None):
+    for sigma, following in pairwise(sigmas.tolist()):
+        denoised = model(x, x.new_full((len(x),), sigma))
+        x.sub_(denoised).mul_(following / sigma).add_(denoised)
+        denoised.fill_(float("nan"))
+    return x
+
+
+def test_a_sampler_may_write_into_its_latent_and_into_what_it_was_given(embedded):
+    """Where it went is told from copies: what is written is no fresh noise, and spoils nothing that is reused."""
+    lab, runs = Lab(embedded, "wan21_t2v"), {}
+    for name, function in {"fresh": sample_euler, "in place": euler_in_place}.items():
+        cached = lab.cached(**PLAN)
+        latents = lab.guider(cached.model).sample(lab.noise(), torch.zeros_like(lab.noise()), TinySampler(function), lab.sigmas())
+        runs[name] = (cached.actions, latents)
+        assert all((step.jump or 0.0) < 1e-3 for step in cached.report.steps), name
+    assert runs["in place"][0] == runs["fresh"][0] == ["compute" if n in COMPUTED else "reuse" for n in range(STEPS)]
+    torch.testing.assert_close(runs["in place"][1], runs["fresh"][1], rtol=1e-4, atol=1e-4)

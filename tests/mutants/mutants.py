@@ -26,6 +26,13 @@ FAULTS = "tests/hosts/test_blocks_faults.py"
 EMBEDDED = "embedded-wan21_t2v"
 KEYS = "tests/nodes/test_attach_blocks.py::test_every_part_of_an_identity_tells_conditions_apart"
 
+RUN = "tests/core/test_run.py"
+ATTACH = "tests/nodes/test_attach.py"
+SAMPLER = "tests/nodes/test_sampler_response.py"
+FORECAST = "tests/hosts/test_forecast_contract.py"
+ENDINGS = "tests/hosts/test_forecast_lifetime.py"
+LINED = f"{FORECAST}::test_exactly_the_planned_steps_run_and_the_others_get_the_line[{EMBEDDED}]"
+
 COPIES = "Clone on store, fresh tensor on reuse"
 ONCE = "What reaches the head in a reused step is what was kept, once"
 IDENTITY = "A stream is (cond, uuid, window, device, n-th occurrence, shape, dtype), never a position in a batch"
@@ -38,6 +45,14 @@ ENDS = "The tail always computes"
 INDICATOR = "The indicator compares copies of the same tokens, of different steps"
 CORRECTOR = "The corrector knows the sampler, or stays out"
 FAILURES = "An error of ours costs the run its cache; the model's own errors pass untouched"
+PLANNED = "The plan's steps compute, the others get x - sigma * line; speedup 1 keeps nothing"
+CALLS = "A call is known by its model, window, shape, type, device, order and what is active, by no name and no place in a batch"
+TRUSTED = "Nothing is foretold from what the sampler left, nor further than the measured error allows"
+
+
+def call_part(part: str, old: str, new: str, case: str) -> Mutant:
+    return Mutant(f"a call without its {part}", CALLS, "nodes/attach.py", old, new,
+                  (f"{ATTACH}::test_every_part_of_a_call_tells_it_from_others[{case}]",))  # fmt: skip
 
 
 def identity(part: str, old: str, new: str) -> Mutant:
@@ -168,19 +183,9 @@ MUTANTS = [
         (f"{BLOCK_RUN}::test_samplers_are_placed_by_sigma_not_by_count",),
     ),
     Mutant(
-        "every sampler is corrected", CORRECTOR, "nodes/sampler_response.py",
-        "sampler_name(function) not in LINEAR or ", "function is None or ",
-        ("tests/nodes/test_attach.py::test_only_a_sampler_that_is_known_is_corrected[sampler1-settings1-False]",),
-    ),
-    Mutant(
-        "noise is taken for what the sampler does", CORRECTOR, "nodes/sampler_response.py",
-        " and not any(row[-1] for row in gains)", "",
-        ("tests/nodes/test_sampler_response.py::test_samplers_that_add_noise_or_are_not_known_are_not_corrected[sampler0]",),
-    ),
-    Mutant(
         "what D lacked is carried on with the wrong sign", CORRECTOR, "bwcache_core/corrector.py",
         "[lag, total((-1.0, wanted)), *errors]", "[lag, wanted, *errors]",
-        ("tests/core/test_corrector.py::test_the_latent_comes_to_where_the_better_outputs_lead[multistep-0.7]",),
+        ("tests/core/test_corrector.py::test_the_latent_comes_to_where_the_better_outputs_lead[multistep-0.7-half of it]",),
     ),
     Mutant(
         "an error of the model is taken for ours", FAILURES, "nodes/guard.py",
@@ -197,5 +202,164 @@ MUTANTS = [
         "our own errors end the run", FAILURES, "nodes/guard.py",
         "self.state.give_up(error)", "raise",
         (f"{FAULTS}::test_an_error_of_the_cache_costs_the_run_its_cache_and_nothing_else[{EMBEDDED}-paper-store-3]",),
+    ),
+    # the forecast mode
+    Mutant(
+        "sigma is left out of the line", PLANNED, "bwcache_core/track.py",
+        "else x - sigma * v for v in foretold", "else x - v for v in foretold",
+        (LINED, f"{RUN}::test_a_reused_step_gets_the_line_through_the_last_two_outputs"),
+    ),
+    Mutant(
+        "the line is flat", PLANNED, "bwcache_core/forecast.py",
+        "weights = [share * weight for weight in lagrange_weights(nodes, target)]", "weights = [0.0 for _ in nodes[:-1]] + [share]",
+        ("tests/core/test_forecast.py::test_a_forecast_goes_a_share_of_the_way",),
+    ),
+    Mutant(
+        "every step computes where the plan is set aside once", PLANNED, "bwcache_core/run.py",
+        "if place.step in self.plan.computes:", "if place.step in self.plan.computes or trust.reach < math.inf:",
+        (f"{RUN}::test_an_error_over_the_threshold_stops_reuse_until_it_falls",),
+    ),
+    Mutant(
+        "the plan is not kept", PLANNED, "bwcache_core/run.py",
+        "if place.step in self.plan.computes:", "if place.step % 2 == 0:",
+        (f"{RUN}::test_the_planned_steps_compute_and_no_others", LINED),
+    ),
+    Mutant(
+        "a run that computes all keeps all", PLANNED, "bwcache_core/run.py",
+        "return len(self.plan.computes) < self.plan.steps and self.config.threshold > 0",
+        "return self.config.threshold > 0",
+        (f"{RUN}::test_speedup_1_is_bit_identical_and_keeps_nothing",
+         f"{FORECAST}::test_speedup_1_is_bit_identical[{EMBEDDED}]"),
+    ),
+    Mutant(
+        "the last latent is no copy", COPIES, "bwcache_core/run.py",
+        "Seen(place, latent.clone(), denoised.clone(), away)", "Seen(place, latent, denoised, away)",
+        (f"{FORECAST}::test_a_sampler_may_write_into_its_latent_and_into_what_it_was_given",),
+    ),
+    call_part("model", "Call((id(model), frames", "Call((0, frames", "model"),
+    call_part("window", "Call((id(model), frames", "Call((id(model), None", "window"),
+    call_part("shape", "tuple(x.shape), x.dtype", "(), x.dtype", "batch"),
+    call_part("type", "tuple(x.shape), x.dtype", "tuple(x.shape), ''", "type"),
+    call_part("device", "str(x.device), active", "'', active", "device"),
+    call_part("active prompts", "str(x.device), active)", "str(x.device))", "two prompts"),
+    Mutant(
+        "a prompt never begins", CALLS, "nodes/attach.py",
+        'if sigma > entry.get("timestep_start", math.inf) or ', "if ",
+        (f"{ATTACH}::test_a_condition_acts_within_its_range",),
+    ),
+    Mutant(
+        "a control net never ends", CALLS, "nodes/attach.py",
+        "controls.append(last <= sigma <= first)", "controls.append(sigma <= first)",
+        (f"{ATTACH}::test_each_control_net_of_a_chain_acts_within_its_range",),
+    ),
+    Mutant(
+        "keyframes are not looked at", CALLS, "nodes/attach.py",
+        "return (True, *controls, *begun)", "return (True, *controls)",
+        (f"{ATTACH}::test_keyframes_of_hooks_that_have_begun_are_counted",),
+    ),
+    Mutant(
+        "a second guidance pass takes the place of the first", CALLS, "bwcache_core/run.py",
+        "key = (call.key, self._counts.get(call.key, 0))", "key = (call.key, 0)",
+        (f"{RUN}::test_calls_of_the_same_key_are_told_apart_by_their_order",),
+    ),
+    Mutant(
+        "fresh noise does not matter", TRUSTED, "bwcache_core/trust.py",
+        "if not self.noise <= self.most_noise:", "if False:",
+        (f"{RUN}::test_fresh_noise_in_every_step_computes_every_step",
+         f"{RUN}::test_refining_at_one_sigma_with_fresh_noise_computes"),
+    ),
+    Mutant(
+        "a forecast that errs is trusted", TRUSTED, "bwcache_core/trust.py",
+        "if distance > self.reach:", "if False:",
+        (f"{RUN}::test_an_error_over_the_threshold_stops_reuse_until_it_falls",
+         "tests/core/test_trust.py::test_an_objection_names_the_error_it_expects"),
+    ),
+    Mutant(
+        "a sampler that went back is followed", TRUSTED, "bwcache_core/run.py",
+        "if self._rose(place.sigma, seen.place.sigma):", "if False:",
+        (f"{RUN}::test_sigma_that_rose_computes_and_begins_a_new_line",),
+    ),
+    Mutant(
+        "an evaluation without a call is decided", TRUSTED, "bwcache_core/run.py",
+        "self._jump, self._reuse = jump, None", "self._jump, self._reuse = jump, self._decide(jump)",
+        (f"{RUN}::test_an_evaluation_without_a_call_changes_nothing",),
+    ),
+    Mutant(
+        "a given part of the latent counts", TRUSTED, "bwcache_core/track.py",
+        "sizes = sizes * self.mask.to(sizes)", "pass",
+        (f"{RUN}::test_what_a_mask_gives_away_does_not_count",),
+    ),
+    Mutant(
+        "the sound drowns in the picture", TRUSTED, "bwcache_core/track.py",
+        "split = self.parts if sum(self.parts) == latent.shape[-1] else (latent.shape[-1],)", "split = (latent.shape[-1],)",
+        (f"{RUN}::test_the_worst_part_of_a_packed_latent_counts",),
+    ),
+    Mutant(
+        "training is cached", REASONS, "bwcache_core/run.py",
+        "if any(d is not None and d.requires_grad for d in denoised):", "if False:",
+        (f"{RUN}::test_a_model_under_gradients_gets_no_cache",),
+    ),
+    Mutant(
+        "zeros as flags count as steps", REASONS, "nodes/attach.py",
+        "while len(kept) > 2 and kept[0] <= 0 < max(kept):", "while False:",
+        (f"{ATTACH}::test_zeros_as_flags_are_left_out",),
+    ),
+    Mutant(
+        "the options of a forecast run stay", LIFETIMES, "nodes/attach.py",
+        "            guider.model_options = plain_options\n", "",
+        (f"{ENDINGS}::test_a_run_that_ends_leaves_nothing_and_a_guider_used_twice_starts_anew[{EMBEDDED}]",),
+    ),
+    Mutant(
+        "a closed forecast run keeps its tensors", LIFETIMES, "bwcache_core/run.py",
+        "        finally:  # reading waits for the group, which may be broken\n            self._drop()\n",
+        "        finally:\n",
+        (f"{RUN}::test_closing_drops_every_tensor",
+         f"{ENDINGS}::test_a_run_that_breaks_off_at_any_evaluation_leaves_nothing[{EMBEDDED}-cancel]"),
+    ),
+    Mutant(
+        "a cancelled forecast run is not closed", LIFETIMES, "nodes/attach.py",
+        "finally:  # a cancel is a BaseException",
+        "finally:\n            if isinstance(__import__('sys').exc_info()[1], KeyboardInterrupt):\n                raise",
+        (f"{ENDINGS}::test_a_run_that_breaks_off_at_any_evaluation_leaves_nothing[{EMBEDDED}-cancel]",),
+    ),
+    Mutant(
+        "an error of the model is taken for the forecast's", FAILURES, "nodes/guard.py",
+        "if self.in_model or ", "if ",
+        (f"{ENDINGS}::test_an_error_of_the_model_and_of_other_packs_passes_untouched[{EMBEDDED}]",),
+    ),
+    Mutant(
+        "a cancel in the forecast's own code is swallowed", FAILURES, "nodes/guard.py",
+        "except Exception as error:", "except BaseException as error:",
+        (f"{ENDINGS}::test_a_cancel_anywhere_in_our_own_code_passes_and_leaves_nothing[{EMBEDDED}]",),
+    ),
+    Mutant(
+        "an error of the forecast ends the run", FAILURES, "nodes/guard.py",
+        "self.state.give_up(error)", "raise",
+        (f"{ENDINGS}::test_an_error_of_the_cache_costs_the_run_its_cache_and_nothing_else[{EMBEDDED}-line-2]",),
+    ),
+    Mutant(
+        "a sampler is known by its name", CORRECTOR, "nodes/sampler_response.py",
+        'return defined_in(function) == getattr(loaded, "__file__", "")', "return True",
+        (f"{SAMPLER}::test_a_sampler_is_known_by_the_object_not_by_its_name",),
+    ),
+    Mutant(
+        "every sampler is asked", CORRECTOR, "nodes/sampler_response.py",
+        "if not is_known(function) or len(sigmas) < 2:", "if function is None or len(sigmas) < 2:",
+        (f"{ATTACH}::test_only_a_sampler_that_is_known_is_corrected_and_only_where_something_is_reused",),
+    ),
+    Mutant(
+        "noise is taken for what the sampler does", CORRECTOR, "nodes/sampler_response.py",
+        " and not any(row[-1] for row in gains)", "",
+        (f"{SAMPLER}::test_a_known_sampler_that_adds_noise_or_has_no_numbers_is_not_corrected[churning]",),
+    ),
+    Mutant(
+        "a sampler is asked with the user's sigmas", CORRECTOR, "nodes/sampler_response.py",
+        "torch.float32, copy=True)", "torch.float32)",
+        (f"{SAMPLER}::test_nothing_of_the_users_is_written_into",),
+    ),
+    Mutant(
+        "asking a sampler draws from the run's random numbers", CORRECTOR, "nodes/sampler_response.py",
+        "with torch.random.fork_rng(devices=[]):", "if True:",
+        (f"{SAMPLER}::test_random_numbers_are_put_back",),
     ),
 ]
