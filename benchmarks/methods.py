@@ -1,81 +1,119 @@
-"""The methods of the bench, each over a sweep of its setting."""
+"""The methods of the bench, each at its points: a config, a model patch, or a number of steps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 
-from ..bwcache_core.config import ADAPTIVE, CUSTOM, PAPER, PER_BLOCK, PRESETS, BWCacheConfig
-from ..hosts.runs import Host, Job, run
-from .rivals import FirstBlock, MagCache, TeaCache, magnitude_ratios, native_cache, residual_cache
+import numpy as np
+import torch
 
-FEWER_STEPS = "fewer steps"
-SPEEDUPS = (1.5, 2.0, 2.5, 3.0)
-NATIVE_THRESHOLDS = (0.1, 0.2, 0.4)
-TEACACHE_THRESHOLDS = (0.02, 0.035, 0.06)
-MAGCACHE_THRESHOLDS = (0.03, 0.08, 0.2)
-FIRST_BLOCK_THRESHOLDS = (0.12, 0.2, 0.3)
-PAPER_SETTINGS = ((0.03, 0), (0.15, 0), (0.06, 1), (0.06, 2))  # threshold, R
-PER_BLOCK_THRESHOLDS = (0.04, 0.1)
-TOLERANCES = (*PRESETS.values(), 0.015, 0.1)
-TARGETS = (1.4, 1.5, 2.0, 2.5, 3.0, 3.25)  # the outer ones so that the front holds at 1.5x and 3x
+from ..bwcache_core.config import PAPER, PER_BLOCK, BlockConfig, ForecastConfig
+from ..bwcache_core.forecast import share_for
+from ..bwcache_core.plan import Plan, rounded
+from ..hosts.runs import Job
+from .design import SPEEDUPS, Setting
+from .left_out import CHOSEN_WITHOUT, constants_without
+from .oracle import Oracle
+from .published import BY_FAMILY
+from .rivals import easycache, magcache, residual_cache, teacache, tuned
+
+FORECAST, ORACLE, LEFT_OUT = "forecast", "oracle's plan", "forecast, model left out"
+FEWER_STEPS, EASYCACHE = "fewer steps", "EasyCache"
+TEACACHE, MAGCACHE = "TeaCache signal", "MagCache signal"
+PAPER_INTERVALS = (0, 1)  # R: as published, and the least there is
+PER_BLOCK_THRESHOLDS = (0.04, 0.08)
+EASYCACHE_THRESHOLDS = (0.1, 0.2, 0.4)
+SIGNAL_SPEEDUPS = (2.0, 3.0)
+TRUSTED = 10.0  # threshold: a plan that is not ours runs as it is
 
 
 @dataclass(frozen=True)
 class Method:
-    """One point of a sweep: a name, its setting in words, and either a config, a model patch, or a step count."""
+    """One point: a method's name and its setting in words. around: what the run happens inside of."""
 
     name: str
     setting: str
-    config: BWCacheConfig | None = None
+    config: ForecastConfig | BlockConfig | None = None
     patch: Callable | None = None
     steps: int = 0
+    around: Callable[[], AbstractContextManager] = nullcontext
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.name, self.setting
 
     def job(self, job: Job) -> Job:
         return replace(job, steps=self.steps) if self.steps else job
 
 
-def own_methods() -> list[Method]:
-    """Everything this pack offers."""
-    points = [
-        Method("paper", f"threshold {t:g}, R {r or '10 %'}", BWCacheConfig(mode=PAPER, threshold=t, reuse_interval=r))
-        for t, r in PAPER_SETTINGS
-    ]
-    points += [
-        Method("per block", f"threshold {t:g}", BWCacheConfig(mode=PER_BLOCK, threshold=t))
-        for t in PER_BLOCK_THRESHOLDS
-    ]
-    points += [
-        Method("adaptive", f"tolerance {t:g}", BWCacheConfig(mode=ADAPTIVE, preset=CUSTOM, tolerance=t))
-        for t in TOLERANCES
-    ]
-    points += [Method("adaptive target", f"{t:g}x", BWCacheConfig(mode=ADAPTIVE, target_speedup=t)) for t in TARGETS]
+@dataclass(frozen=True)
+class Known:
+    """What a plain run on other prompts told of a setting.
+
+    inner: products of the guided outputs of each step; widths of the steps; conditions asked for: for the oracle.
+    modulations, magnitudes: by evaluation, for TeaCache's and MagCache's signals.
+    """
+
+    inner: np.ndarray
+    widths: Sequence[float]
+    conditions: int
+    modulations: Sequence[torch.Tensor]
+    magnitudes: Sequence[float]
+
+    @property
+    def oracle(self) -> Oracle:
+        return Oracle(self.inner, self.widths, share_for(self.conditions))
+
+
+def plain_and_paper(steps: int) -> list[Method]:
+    """What every setting has beside ours."""
+    counts = dict.fromkeys(rounded(steps / speedup) for speedup in SPEEDUPS)
+    points = [Method(FEWER_STEPS, f"{count}", steps=count) for count in counts]
+    for interval in PAPER_INTERVALS:
+        words = f"threshold 0.15, R {interval or '10 %'}"
+        points.append(Method(PAPER, words, BlockConfig(mode=PAPER, reuse_interval=interval)))
     return points
 
 
-def fewer_steps(job: Job) -> list[Method]:
-    counts = dict.fromkeys(round(job.steps / speedup) for speedup in SPEEDUPS)
-    return [Method(FEWER_STEPS, f"{count} steps", steps=count) for count in counts]
-
-
-def rival_methods(host: Host, job: Job) -> list[Method]:
-    """Other caches. The native ones only where the host is ComfyUI."""
-    ratios = calibrate(host, job)
-    points = [Method("TeaCache signal", f"{t:g}", patch=residual_cache(TeaCache(t))) for t in TEACACHE_THRESHOLDS]
-    points += [
-        Method("MagCache signal", f"{t:g}", patch=residual_cache(MagCache(t, ratios))) for t in MAGCACHE_THRESHOLDS
-    ]
-    points += [
-        Method("first block signal", f"{t:g}", patch=residual_cache(FirstBlock(t))) for t in FIRST_BLOCK_THRESHOLDS
-    ]
-    if host.name.startswith("ComfyUI"):
-        for node in ("EasyCache", "LazyCache"):
-            points += [Method(node, f"{t:g}", patch=native_cache(node, t)) for t in NATIVE_THRESHOLDS]
+def others(family: str, native: bool, known: Known) -> list[Method]:
+    """What only the settings of the core have. native: the host is ComfyUI."""
+    points = [*published(family), *signals(known)]
+    for threshold in PER_BLOCK_THRESHOLDS:
+        points.append(Method(PER_BLOCK, f"{threshold:g}", BlockConfig(mode=PER_BLOCK, threshold=threshold)))
+    if native:
+        points += [Method(EASYCACHE, f"{threshold:g}", patch=easycache(threshold)) for threshold in EASYCACHE_THRESHOLDS]
     return points
 
 
-def calibrate(host: Host, job: Job) -> Sequence[float]:
-    """MagCache's ratios from one plain run of a prompt and seed that the bench does not use."""
-    never = residual_cache(TeaCache(0.0))
-    run(host, replace(job, prompt="green circle moving left", seed=10_000), patch=never)
-    return magnitude_ratios(never.state)
+def signals(known: Known) -> list[Method]:
+    """TeaCache's and MagCache's signals, tuned to compute as many evaluations as the speed-ups leave."""
+    points = []
+    for speedup in SIGNAL_SPEEDUPS:
+        count = rounded(len(known.magnitudes) / speedup)
+        for name, signal, numbers in ((TEACACHE, teacache, known.modulations), (MAGCACHE, magcache, known.magnitudes)):
+            computes = tuned(partial(signal, numbers), count)
+            points.append(Method(name, f"{speedup:g}x", patch=residual_cache(set(computes))))
+    return points
+
+
+def ours(setting: Setting, known: Known) -> list[Method]:
+    """The forecast mode by its own plan and by the oracle's."""
+    points, oracle = [], known.oracle
+    for speedup in SPEEDUPS:
+        config = ForecastConfig(speedup=speedup)
+        points.append(Method(FORECAST, f"{speedup:g}x", config))
+        if setting.model in CHOSEN_WITHOUT:
+            around = partial(constants_without, setting.model)
+            points.append(Method(LEFT_OUT, f"{speedup:g}x", config, around=around))
+        computes = oracle.plan(rounded(setting.steps / speedup))
+        plan = Plan(computes, setting.steps).text
+        points.append(Method(ORACLE, f"{speedup:g}x", ForecastConfig(plan=plan, threshold=TRUSTED)))
+    return points
+
+
+def published(family: str) -> list[Method]:
+    """Published lists of the family, and others."""
+    return [Method(p.name, p.label, ForecastConfig(plan=p.text, threshold=TRUSTED)) for p in BY_FAMILY[family]]

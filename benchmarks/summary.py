@@ -1,184 +1,182 @@
-"""From runs to a front: mean and worst fidelity of each setting of a method, the table, and one chart per sampler."""
+"""From points to tables: mean and worst fidelity of each method at each speed-up, regret, and where it is too little."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
-from pathlib import Path
 from statistics import mean
 
-from matplotlib.figure import Figure
+from ..bwcache_core.config import PAPER, PER_BLOCK
+from ..bwcache_core.plan import rounded
+from .design import SAMPLERS, SCALES, SPEEDUPS, STEPS, Setting
+from .measure import Point
+from .methods import EASYCACHE, FEWER_STEPS, FORECAST, LEFT_OUT, MAGCACHE, ORACLE, TEACACHE
 
-from .front import Point, Setting, setting_of
-
-GRID = (1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0)
-OVERVIEW = (2.0, 3.0)
-STYLES = {  # colour and marker; ours are solid, others dashed
-    "adaptive": ("#c8553d", "o"),
-    "adaptive target": ("#7a1f0f", "D"),
-    "paper": ("#3b6ea8", "s"),
-    "per block": ("#4f9d69", "^"),
-    "fewer steps": ("#222222", "x"),
-    "EasyCache": ("#8e6bbf", "v"),
-    "LazyCache": ("#b58ad6", "<"),
-    "TeaCache signal": ("#d1a23c", "P"),
-    "MagCache signal": ("#7f8c8d", "*"),
-    "first block signal": ("#2a9d8f", "h"),
+TOLD_APART = 1.02  # below this speed-up nothing was reused, and 100 dB stand for equality
+PLANNED = (FORECAST, LEFT_OUT, ORACLE, FEWER_STEPS)  # made for a speed-up; others are read between their points
+METHODS = (
+    FORECAST, LEFT_OUT, ORACLE, "LeMiCa", "MeanCache", PAPER, PER_BLOCK, EASYCACHE, TEACACHE, MAGCACHE, FEWER_STEPS
+)
+LEAST_GAIN = 10.0  # dB over fewer steps at 2x: what is aimed at
+AXES: dict[str, Callable[[Setting], object]] = {
+    "sampler": lambda setting: setting.sampler,
+    "guidance": lambda setting: setting.scale,
+    "steps": lambda setting: setting.steps,
 }
-ADAPTIVE = ("adaptive", "adaptive target")
-OURS = ("adaptive", "adaptive target", "paper", "per block")
+VALUES = {"sampler": SAMPLERS, "guidance": SCALES, "steps": STEPS}
 
 
-@dataclass(frozen=True)
-class Mark:
-    """A method at one setting: means over prompts and seeds, the worst PSNR, and how many runs."""
+class Results:
+    """Points by setting and method."""
 
-    method: str
-    setting: str
-    speedup: float
-    psnr: float
-    worst: float
-    ssim: float
-    motion_psnr: float
-    runs: int
+    def __init__(self, points: Iterable[Point]) -> None:
+        self.points = list(points)
+        self._by: dict[tuple[Setting, str], list[Point]] = defaultdict(list)
+        for point in self.points:
+            self._by[point.setting, point.method].append(point)
 
+    @property
+    def models(self) -> list[str]:
+        return list(dict.fromkeys(point.setting.model for point in self.points))
 
-def marks(points: Sequence[Point]) -> dict[Setting, list[Mark]]:
-    """Marks of every setting, in the order they were measured."""
-    groups: dict[Setting, dict[tuple[str, str], list[Point]]] = defaultdict(lambda: defaultdict(list))
-    for point in points:
-        groups[setting_of(point)][point.method, point.setting].append(point)
-    return {setting: [mark_of(*key, group) for key, group in by.items()] for setting, by in groups.items()}
+    @property
+    def methods(self) -> list[str]:
+        return [name for name in METHODS if any(point.method == name for point in self.points)]
 
+    def settings(self, model: str | None = None) -> list[Setting]:
+        """Those on which the forecast was measured."""
+        found = [setting for setting, method in self._by if method == FORECAST]
+        return [setting for setting in found if model in (None, setting.model)]
 
-def mark_of(method: str, setting: str, group: Sequence[Point]) -> Mark:
-    """speedup: of all runs together, which is what a user with many jobs sees."""
-    figures = {name: mean(getattr(point, name) for point in group) for name in ("psnr", "ssim", "motion_psnr")}
-    speedup = 1.0 / mean(1.0 / point.speedup for point in group)
-    return Mark(
-        method,
-        setting,
-        speedup,
-        figures["psnr"],
-        min(p.psnr for p in group),
-        figures["ssim"],
-        figures["motion_psnr"],
-        len(group),
-    )
+    def planned(self, setting: Setting, method: str, speedup: float) -> Point | None:
+        """The point that was made for this speed-up."""
+        wanted = fewer(setting, speedup) if method == FEWER_STEPS else f"{speedup:g}x"
+        return next((point for point in self._by[setting, method] if point.point == wanted), None)
 
+    def psnr(self, setting: Setting, method: str, speedup: float) -> float | None:
+        """Mean over clips in dB, read between a method's points where it was not made for the speed-up."""
+        if method in PLANNED:
+            point = self.planned(setting, method, speedup)
+            return None if point is None else mean(point.psnr)
+        return between([(p.speedup, mean(p.psnr)) for p in self._by[setting, method]], speedup)
 
-def front_at(candidates: Sequence[Mark], speedup: float) -> float | None:
-    """PSNR at a speed-up, between the two settings around it, the better where settings overlap. None outside.
+    def regrets(self, model: str, speedup: float | None = None, method: str = FORECAST) -> list[float]:
+        """dB that the oracle's plan is ahead, by setting (and speed-up, unless one is given)."""
+        places = [(s, v) for s in self.settings(model) for v in ((speedup,) if speedup else SPEEDUPS)]
+        return self._ahead(places, ORACLE, method)
 
-    Settings that reused nothing are left out: their 100 dB stand for equality, and no line leads there.
-    """
-    ordered = sorted((mark for mark in candidates if mark.speedup > 1.02), key=lambda mark: mark.speedup)
-    found = []
-    for left, right in pairwise(ordered):
-        if left.speedup <= speedup <= right.speedup and right.speedup > left.speedup:
-            share = (speedup - left.speedup) / (right.speedup - left.speedup)
-            found.append(left.psnr + share * (right.psnr - left.psnr))
-    return max(found, default=None)
+    def gains(self, places: Sequence[tuple[Setting, float]]) -> list[float]:
+        """dB that the forecast is ahead of fewer steps."""
+        return self._ahead(places, FORECAST, FEWER_STEPS)
+
+    def _ahead(self, places: Iterable[tuple[Setting, float]], first: str, second: str) -> list[float]:
+        pairs = [(self.psnr(*place(p, first)), self.psnr(*place(p, second))) for p in places]
+        return [a - b for a, b in pairs if a is not None and b is not None]
 
 
-def table(setting_marks: Sequence[Mark]) -> str:
-    """Markdown: every setting of every method."""
+def place(at: tuple[Setting, float], method: str) -> tuple[Setting, str, float]:
+    return at[0], method, at[1]
+
+
+def fewer(setting: Setting, speedup: float) -> str:
+    """The point of fewer steps at a speed-up: how many."""
+    return f"{rounded(setting.steps / speedup)}"
+
+
+def between(points: Sequence[tuple[float, float]], speedup: float) -> float | None:
+    """PSNR at a speed-up between the two points around it, the better where there are several. None outside."""
+    ordered, found = sorted(point for point in points if point[0] > TOLD_APART), []
+    for (left, low), (right, high) in pairwise(ordered):
+        if left <= speedup <= right and right > left:
+            found.append(low + (speedup - left) / (right - left) * (high - low))
+    nearest = [psnr for at, psnr in ordered if abs(at - speedup) < 0.05 * speedup]
+    return max([*found, *nearest], default=None)
+
+
+def by_model(results: Results) -> list[str]:
+    """Markdown: the forecast beside fewer steps and the oracle, mean and worst."""
     lines = [
-        "| method | setting | speed-up | PSNR, dB | worst | SSIM | motion PSNR | runs |",
-        "|---|---|---|---|---|---|---|---|",
+        "| model | speed-up | forecast, mean / worst clip | oracle's plan | regret, mean / worst setting | fewer steps | "
+        "gain, mean / least | computed as planned |",
+        "|---" * 8 + "|",
     ]
-    lines += [
-        f"| {m.method} | {m.setting} | {m.speedup:.2f}x | {m.psnr:.1f} | {m.worst:.1f} | {m.ssim:.4f} | "
-        f"{m.motion_psnr:.1f} | {m.runs} |"
-        for m in setting_marks
+    for model in results.models:
+        lines += [row for speedup in SPEEDUPS if (row := model_row(results, model, speedup))]
+    return lines
+
+
+def model_row(results: Results, model: str, speedup: float) -> str:
+    settings = results.settings(model)
+    found = [point for s in settings if (point := results.planned(s, FORECAST, speedup))]
+    regrets, gains = results.regrets(model, speedup), results.gains([(s, speedup) for s in settings])
+    if not found or not regrets or not gains:
+        return ""
+    psnrs = [value for point in found for value in point.psnr]
+    oracle = [value for s in settings if (value := results.psnr(s, ORACLE, speedup)) is not None]
+    plain = [value for s in settings if (value := results.psnr(s, FEWER_STEPS, speedup)) is not None]
+    landed = 1.0 / mean(1.0 / point.speedup for point in found)
+    cells = [
+        f"{mean(psnrs):.1f} / {min(psnrs):.1f}", f"{mean(oracle):.1f}", f"{mean(regrets):.1f} / {max(regrets):.1f}",
+        f"{mean(plain):.1f}", f"{mean(gains):+.1f} / {min(gains):+.1f}", f"{landed:.2f}x",
     ]
-    return "\n".join(lines)
+    return f"| {model} | {speedup:g}x | {' | '.join(cells)} |"
 
 
-def front_table(setting_marks: Sequence[Mark]) -> str:
-    """Markdown: PSNR of every method at the same speed-ups."""
-    return method_table({f"{speedup:g}x": fronts_at(setting_marks, speedup) for speedup in GRID})
+def beside_others(results: Results, settings: Sequence[Setting], model: str) -> list[str]:
+    """Markdown: every method at the same speed-ups, on the settings that all of them ran."""
+    lines = [f"| {model} | " + " | ".join(f"{v:g}x" for v in SPEEDUPS) + " |", "|---" * (len(SPEEDUPS) + 1) + "|"]
+    for method in results.methods:
+        cells = [cell([results.psnr(s, method, speedup) for s in settings]) for speedup in SPEEDUPS]
+        if any(text != "-" for text in cells):
+            lines.append(f"| {method} | {' | '.join(cells)} |")
+    return lines
 
 
-def overview(all_marks: dict[Setting, list[Mark]], steps: int, cfg: float) -> str:
-    """Markdown: PSNR of every method under each sampler."""
-    chosen = [(setting, found) for setting, found in all_marks.items() if (setting.steps, setting.cfg) == (steps, cfg)]
-    return method_table(
-        {f"{setting.sampler} {s:g}x": fronts_at(found, s) for setting, found in chosen for s in OVERVIEW}
-    )
+def cell(values: Sequence[float | None]) -> str:
+    """Mean; how many of the settings had one where not all did."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    share = "" if len(known) == len(values) else f" ({len(known)} of {len(values)})"
+    return f"{mean(known):.1f}{share}"
 
 
-def leads(all_marks: dict[Setting, list[Mark]]) -> list[str]:
-    """Markdown: in how many places adaptive is ahead of all other methods, and where it is not."""
-    lines, places = [], 0
-    for setting, found in all_marks.items():
-        name = f"{setting.sampler}, {setting.steps} steps, cfg {setting.cfg:g}"
-        for speedup in GRID:
-            fronts = {method: psnr for method, psnr in fronts_at(found, speedup).items() if psnr is not None}
-            if not fronts.keys() - set(ADAPTIVE):
-                continue
-            places += 1
-            best = max(fronts, key=fronts.get)
-            if best not in ADAPTIVE:
-                ours = max((fronts[method] for method in ADAPTIVE if method in fronts), default=None)
-                behind = "adaptive has no setting there" if ours is None else f"adaptive {ours:.1f}"
-                lines.append(f"- {name}, {speedup:g}x: {best} {fronts[best]:.1f} dB, {behind}")
-    return [f"In {places - len(lines)} of {places} places (settings by speed-ups) where another method is too, adaptive is ahead. Not in:", "", *lines]
+def gains_by(results: Results, axis: str) -> list[str]:
+    """Markdown: gain over fewer steps at 2x by model and value of an axis, mean and least."""
+    values = VALUES[axis]
+    lines = [f"| {axis} | " + " | ".join(f"{value}" for value in values) + " |", "|---" * (len(values) + 1) + "|"]
+    for model in results.models:
+        cells = []
+        for value in values:
+            gains = results.gains([(s, 2.0) for s in results.settings(model) if AXES[axis](s) == value])
+            cells.append(f"{mean(gains):+.1f} / {min(gains):+.1f}" if gains else "-")
+        lines.append(f"| {model} | {' | '.join(cells)} |")
+    return lines
 
 
-def fronts_at(setting_marks: Sequence[Mark], speedup: float) -> dict[str, float | None]:
-    """PSNR of every method at one speed-up."""
-    names = {mark.method for mark in setting_marks}
-    return {name: front_at([m for m in setting_marks if m.method == name], speedup) for name in names}
+def missed(results: Results) -> list[str]:
+    """Markdown: settings at 2x that gain less than aimed at, those below fewer steps, and those where more steps are worse."""
+    lines = []
+    for setting in results.settings():
+        told = {v: results.gains([(setting, v)]) for v in SPEEDUPS}
+        low = [f"{v:g}x {gain[0]:+.1f}" for v, gain in told.items() if gain and gain[0] < (LEAST_GAIN if v == 2.0 else 0.0)]
+        psnrs = {v: results.psnr(setting, FORECAST, v) for v in SPEEDUPS}
+        worse = [
+            f"{b:g}x is better than {a:g}x by {psnrs[b] - psnrs[a]:.1f}"
+            for a, b in pairwise(SPEEDUPS)
+            if None not in (psnrs[a], psnrs[b]) and psnrs[b] > psnrs[a]
+        ]
+        if low or worse:
+            lines.append(f"- {setting.name}: {'; '.join([*low, *worse])}")
+    return lines or ["None."]
 
 
-def method_table(columns: dict[str, dict[str, float | None]]) -> str:
-    """Markdown: a row for each method, the best of a column bold."""
-    best = [max((v for v in column.values() if v is not None), default=None) for column in columns.values()]
-    lines = ["| method | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for name in STYLES:
-        row = [column.get(name) for column in columns.values()]
-        if any(name in column for column in columns.values()):
-            cells = ["-" if v is None else f"**{v:.1f}**" if v == b else f"{v:.1f}" for v, b in zip(row, best, strict=True)]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def chart(setting: Setting, setting_marks: Sequence[Mark], note: str) -> Figure:
-    """PSNR over speed-up, one line per method."""
-    figure = Figure(figsize=(7.6, 4.6), dpi=110, layout="constrained")
-    axes = figure.subplots()
-    for name, (colour, marker) in STYLES.items():
-        line = sorted((m.speedup, m.psnr) for m in setting_marks if m.method == name and m.speedup > 1.02)
-        if not line:
-            continue
-        ours = name in OURS
-        axes.plot(
-            *zip(*line, strict=True),
-            color=colour,
-            marker=marker,
-            markersize=5,
-            label=name,
-            linestyle="-" if ours else "--",
-            linewidth=1.8 if ours else 1.2,
-        )
-    axes.set_xlim(1.0, 3.5)
-    axes.set_xlabel("fewer block executions, x")
-    axes.set_ylabel("PSNR against the uncached clip, dB")
-    axes.set_title(f"{setting.sampler}, {setting.steps} steps, cfg {setting.cfg:g}", loc="left", fontsize=11)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize=8, ncols=2)
-    figure.supxlabel(note, fontsize=7, color="#666666")
-    return figure
-
-
-def save_charts(all_marks: dict[Setting, list[Mark]], folder: Path, note: str) -> list[Path]:
-    paths = []
-    for setting, setting_marks in all_marks.items():
-        path = folder / f"front-{setting.sampler}-{setting.steps}-cfg{setting.cfg:g}.png"
-        chart(setting, setting_marks, note).savefig(path)
-        paths.append(path)
-    return paths
+def everything(results: Results, setting: Setting) -> list[str]:
+    """Markdown: every point of a setting."""
+    lines = ["| method | point | speed-up | PSNR, dB, mean | worst | SSIM | computed steps |", "|---" * 7 + "|"]
+    for point in results.points:
+        if point.setting == setting:
+            numbers = f"{point.speedup:.2f}x | {mean(point.psnr):.1f} | {min(point.psnr):.1f} | {mean(point.ssim):.4f}"
+            lines.append(f"| {point.method} | {point.point} | {numbers} | {point.plan} |")
+    return lines

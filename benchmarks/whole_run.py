@@ -1,7 +1,7 @@
 """Whole runs of TinyWan where blocks dominate: the speed-up achieved, over the ideal of steps / computed steps.
 
 The plain run and the cached ones take turns at every evaluation (lockstep.py), and CPU time counts: other work may share
-the cores, and would slow one run more than another. On the embedded host, and on ComfyUI where there is one.
+the cores, and would slow one run more than another.
 """
 
 from __future__ import annotations
@@ -14,18 +14,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..bwcache_core.config import BWCacheConfig
+from ..bwcache_core.config import BlockConfig, ForecastConfig
 from ..bwcache_core.report import RunStats
 from ..hosts.runs import Host, Job
 from ..nodes.attach import attach
 from .lockstep import cpu_seconds
 
-PROMPT = "red circle moving left"
-METHODS = {
-    "adaptive": BWCacheConfig(target_speedup=2.0),
-    "adaptive, features": BWCacheConfig(target_speedup=2.0, cache_point="features"),
-    "paper": BWCacheConfig(mode="paper", threshold=0.05),
-}
+PROMPTS = ("red circle moving left",)
+METHODS = {"forecast": ForecastConfig(speedup=2.0), "paper": BlockConfig(threshold=0.05)}
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ def measure(host: Host, part: Path, seeds: int, side: int, steps: int) -> list[T
     done = {run.seed for run in read_runs(part) if run.host == host.name}
     missing = [seed for seed in range(seeds) if seed not in done]
     if missing:
-        host.sample(host.model, Job(PROMPT, 0, steps=2, side=side))  # warm-up
+        host.sample(host.model, Job(PROMPTS, (0,), steps=2, side=side))  # warm-up
     for seed in tqdm(missing, desc=f"whole runs, {side}x{side} latents, {host.name}", unit="seed"):
         runs = timed(host, seed, side, steps)
         with open(part, "a", encoding="utf-8") as file:
@@ -80,7 +76,7 @@ def timed(host: Host, seed: int, side: int, steps: int) -> list[TimedRun]:
     """The plain run and one of each method, in turn."""
     stats = {method: RunStats() for method in METHODS}
     models = [host.load(), *(attach(host.load(), config, stats[method]) for method, config in METHODS.items())]
-    job = Job(PROMPT, seed, steps=steps, side=side)
+    job = Job(PROMPTS, (seed,), steps=steps, side=side)
     plain, *cached = cpu_seconds(models, lambda model: host.sample(model, job))
     runs = []
     for method, seconds in zip(METHODS, cached, strict=True):

@@ -5,9 +5,6 @@ python devtools/pack.py devtools.help_pictures
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
@@ -17,12 +14,12 @@ from ..bwcache_core.report import RunReport
 from ..hosts.runs import EmbeddedHost, Job, run
 from ..nodes.charts import error_curve, pixels, reuse_map, step_times
 from ..nodes.quality import heat_map, measure
-from ..zoo.tinywan.checkpoint import DEFAULT_PATH
+from ..zoo.models import open_model
 from .pack import ROOT
 
 DOCS = ROOT / "web" / "docs" / "images"
 PREVIEW = ROOT / "example_workflows" / "BWCache TinyWan.jpg"
-JOB = Job("red circle moving left", seed=1, side=12)
+JOB = Job(("red circle moving left",), (1,))
 PER_BLOCK_THRESHOLD = 0.04  # in the middle of a run, some of TinyWan's blocks change less and some more
 FULL_SCALE = 0.1  # of heat maps: the default of BWCache Compare
 TILE, MARGIN, LABEL = 192, 8, 240  # pixels
@@ -30,10 +27,8 @@ TILE, MARGIN, LABEL = 192, 8, 240  # pixels
 
 def main() -> None:
     """Run TinyWan in every mode and draw."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, default=DEFAULT_PATH)
     torch.set_num_threads(1)
-    host = EmbeddedHost(parser.parse_args().checkpoint)
+    host = EmbeddedHost(open_model("tinywan"))
     DOCS.mkdir(parents=True, exist_ok=True)
     run(host, JOB)  # the first run of a process pays for warm-up
     plain = run(host, JOB).clip

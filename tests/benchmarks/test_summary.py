@@ -1,79 +1,82 @@
 """The bench's arithmetic on numbers small enough to check by hand."""
 
+from dataclasses import replace
+
 import pytest
-import torch
 
-from bwcache_pack.benchmarks.front import Point, Setting, read_points
-from bwcache_pack.benchmarks.rivals import FirstBlock, MagCache, ResidualState, TeaCache, magnitude_ratios
-from bwcache_pack.benchmarks.summary import front_at, front_table, leads, marks
+from bwcache_pack.benchmarks.design import Setting
+from bwcache_pack.benchmarks.measure import Point, append, read_points
+from bwcache_pack.benchmarks.summary import Results, beside_others, between, by_model, cell, gains_by, missed
 
-
-def point(method, setting, speedup, psnr, prompt="red circle moving left"):
-    return Point("euler", 30, 5.0, method, setting, prompt, 0, speedup, psnr, 0.9, psnr + 3.0, 1.0)
+SETTING = Setting("tinywan", "euler", 30, 3.5, 8.0)
 
 
-def test_a_mark_is_the_mean_over_runs_and_the_speedup_of_all_runs_together():
-    points = [point("adaptive", "a", 2.0, 40.0), point("adaptive", "a", 4.0, 30.0, "blue square moving up")]
-    (mark,) = marks(points)[Setting("euler", 30, 5.0)]
-    assert mark.speedup == pytest.approx(2 / (1 / 2 + 1 / 4))  # 2 runs cost 1/2 + 1/4 of a plain one
-    assert (mark.psnr, mark.worst, mark.motion_psnr, mark.runs) == (35.0, 30.0, 38.0, 2)
+def point(method, name, speedup, *psnr, setting=SETTING):
+    return Point(setting, method, name, speedup, psnr, (0.9,) * len(psnr), "0-29/30", 1.0)
 
 
-def test_the_front_is_read_between_settings_and_nowhere_else():
-    candidates = marks([point("paper", "a", 1.5, 40.0), point("paper", "b", 2.5, 30.0)])
-    (candidates,) = candidates.values()
-    assert front_at(candidates, 2.0) == pytest.approx(35.0)
-    assert front_at(candidates, 1.4) is None and front_at(candidates, 2.6) is None
+POINTS = [
+    point("forecast", "2x", 2.0, 40.0, 50.0),
+    point("oracle's plan", "2x", 2.0, 46.0, 50.0),
+    point("fewer steps", "15", 2.0, 20.0, 24.0),
+    point("paper", "threshold 0.15, R 1", 1.5, 36.0, 36.0),
+    point("paper", "threshold 0.15, R 10 %", 3.0, 18.0, 18.0),
+]
 
 
-def test_a_setting_that_reused_nothing_draws_no_line():
-    (candidates,) = marks([point("paper", "a", 1.0, 100.0), point("paper", "b", 2.0, 30.0)]).values()
-    assert front_at(candidates, 1.5) is None
+def test_a_model_s_row_by_hand():
+    [row] = by_model(Results(POINTS))[2:]
+    # regret 48 - 45, gain 45 - 22
+    assert row == "| tinywan | 2x | 45.0 / 40.0 | 48.0 | 3.0 / 3.0 | 22.0 | +23.0 / +23.0 | 2.00x |"
 
 
-def test_the_best_of_a_column_is_bold():
-    points = [point(m, s, v, p) for m, s, v, p in [
-        ("adaptive", "a", 1.4, 50.0), ("adaptive", "b", 3.1, 40.0),
-        ("fewer steps", "a", 1.4, 30.0), ("fewer steps", "b", 3.1, 20.0),
-    ]]
-    (setting_marks,) = marks(points).values()
-    rows = front_table(setting_marks).splitlines()
-    assert rows[2].count("**") == 14 and rows[3].count("**") == 0
+def test_regret_is_of_settings_and_the_worst_one_is_told():
+    other = replace(SETTING, sampler="heun")
+    points = [replace(p, setting=other, psnr=(p.psnr[0], p.psnr[0])) for p in POINTS]
+    assert Results(POINTS + points).regrets("tinywan", 2.0) == [3.0, 6.0]  # means over clips: 48 - 45, 46 - 40
+    assert "4.5 / 6.0" in by_model(Results(POINTS + points))[2]
 
 
-def test_places_where_adaptive_is_behind_are_named():
-    points = [point(m, s, v, p) for m, s, v, p in [
-        ("adaptive", "a", 1.4, 50.0), ("adaptive", "b", 2.4, 40.0),
-        ("fewer steps", "a", 1.6, 34.0), ("fewer steps", "b", 2.4, 50.0), ("fewer steps", "c", 3.1, 20.0),
-    ]]
-    # adaptive falls from 50 to 40, fewer steps rises from 34 to 50: behind at 2.25x, and without a setting from 2.5x on.
-    # At 1.5x it is alone.
-    first, _, *behind = leads(marks(points))
-    assert first.startswith("In 2 of 6 places")
-    assert behind[0] == "- euler, 30 steps, cfg 5, 2.25x: fewer steps 47.0 dB, adaptive 41.5"
-    assert len(behind) == 4 and all(line.endswith("adaptive has no setting there") for line in behind[1:])
+def test_what_has_a_threshold_is_read_between_its_points_and_nowhere_else():
+    assert between([(1.5, 36.0), (3.0, 18.0)], 2.0) == pytest.approx(30.0)
+    assert between([(1.5, 36.0), (3.0, 18.0)], 1.2) is None
+    assert between([(1.5, 36.0), (3.0, 18.0)], 3.1) == 18.0  # within 5 %
+    assert between([(1.0, 100.0), (3.0, 18.0)], 2.0) is None  # nothing was reused: no line leads there
 
 
-def test_a_line_cut_off_by_an_interruption_is_left_out(tmp_path):
+def test_methods_are_held_beside_each_other():
+    lines = beside_others(Results(POINTS), [SETTING], "tinywan")
+    assert "| forecast | - | 45.0 | - | - |" in lines
+    assert "| paper | 36.0 | 30.0 | 24.0 | 18.0 |" in lines
+
+
+def test_a_mean_over_some_settings_says_so():
+    assert cell([40.0, None]) == "40.0 (1 of 2)"
+    assert cell([None]) == "-"
+
+
+def test_gains_are_told_by_value_of_an_axis():
+    assert gains_by(Results(POINTS), "guidance")[2] == "| tinywan | - | +23.0 / +23.0 | - |"
+
+
+def test_what_missed_is_named():
+    assert missed(Results(POINTS)) == ["None."]
+    weak = [replace(POINTS[0], psnr=(30.0, 30.0)), *POINTS[1:], point("forecast", "2.5x", 2.5, 31.0, 31.0)]
+    assert missed(Results(weak)) == ["- tinywan/euler/30/3.5/8: 2x +8.0; 2.5x is better than 2x by 1.0"]
+
+
+def test_points_are_read_back_and_a_line_cut_off_by_an_interruption_is_left_out(tmp_path):
     part = tmp_path / "runs.jsonl"
-    part.write_text('{"sampler": "euler", "ste', encoding="utf-8")
-    assert read_points(part) == []
+    for each in POINTS:
+        append(part, each)
+    with open(part, "a", encoding="utf-8") as file:
+        file.write('{"setting": {"mod')
+    assert read_points([part, tmp_path / "none.jsonl"]) == POINTS
 
 
-def test_signals_of_rivals_by_hand():
-    state, args = ResidualState(residual=torch.zeros(1)), {"vec": torch.tensor([1.0])}
-    tea = TeaCache(0.25)
-    assert tea.skips(state, args, args)  # nothing to compare with yet: 0 so far
-    assert tea.skips(state, {"vec": torch.tensor([1.2])}, {})  # 0.2
-    assert not tea.skips(state, {"vec": torch.tensor([1.32])}, {})  # 0.3
-
-    mag, state = MagCache(0.25, [1.0, 0.9, 0.8, 1.0, 1.0]), ResidualState(evaluation=1, residual=torch.zeros(1))
-    assert mag.skips(state, {}, {})  # 0.1
-    state.evaluation = 2
-    assert not mag.skips(state, {}, {})  # 0.3
-
-    first = FirstBlock(0.15)
-    state = ResidualState(residual=torch.zeros(1), previous=torch.tensor([1.0]))
-    assert first.skips(state, {"img": torch.tensor([2.0])}, {"img": torch.tensor([3.1])})
-    assert not first.skips(state, {"img": torch.tensor([2.0])}, {"img": torch.tensor([3.2])})
-    assert magnitude_ratios(ResidualState(magnitudes=[2.0, 1.0, 3.0])) == [1.0, 0.5, 3.0]
+def test_the_newest_of_equal_points_counts(tmp_path):
+    part = tmp_path / "runs.jsonl"
+    newer = replace(POINTS[0], psnr=(1.0, 2.0))
+    for each in (POINTS[0], newer):
+        append(part, each)
+    assert read_points([part]) == [newer]

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from bwcache_pack.benchmarks.fidelity import motion_psnr, psnr, ssim
 from bwcache_pack.zoo.tinywan.data import all_labels, pack, prompt_of, render, unpack
 from bwcache_pack.zoo.tinywan.judge import read_colours, read_directions, read_shapes
 from bwcache_pack.zoo.tinywan.words import encode, encode_batch
@@ -53,12 +52,3 @@ def test_words_are_apart_and_unknown_ones_are_named():
     assert encode_batch(["red circle moving left"] * 2).shape == (2, 4, 4096)
     with pytest.raises(ValueError, match="purple"):
         encode("purple circle moving left")
-
-
-def test_measures_by_hand():
-    grey, lighter = torch.full((2, 3, 16, 16), 0.5), torch.full((2, 3, 16, 16), 0.6)
-    assert psnr(lighter, grey) == pytest.approx(20.0, abs=1e-3)  # -10 log10(0.1 ** 2)
-    assert psnr(grey, grey) == 100.0 and ssim(grey, grey) == pytest.approx(1.0)
-    assert motion_psnr(lighter, grey) == 100.0  # nothing moves in either
-    flicker = torch.stack([grey[0], grey[0] + 0.2])
-    assert motion_psnr(flicker, grey) == pytest.approx(20.0, abs=1e-3)  # difference 0.2, halved: 0.1
