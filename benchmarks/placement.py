@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from itertools import cycle, product
 from statistics import mean
 
-from ..bwcache_core.forecast import share_for
 from ..bwcache_core.plan import automatic, rounded
 from ..zoo.models import ZooModel
 from .oracle import Oracle, inner_products
@@ -84,8 +83,7 @@ def learned(batch: Batch, setting: Setting) -> Oracle:
     setting = Setting("euler", setting.steps, setting.shift, setting.scale)
     outputs: list = []
     sample(batch, setting, sampler_steps(setting), on_output=outputs.append)
-    share = share_for(1 if batch.embedded or setting.scale == 1.0 else 2)
-    return Oracle(inner_products(outputs), setting.schedule.widths, share)
+    return Oracle(inner_products(outputs), setting.schedule.widths)
 
 
 def regrets(every: Sequence[Row]) -> dict[tuple, float]:

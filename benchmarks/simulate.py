@@ -108,6 +108,8 @@ def sample(
             denoised = [x - step.sigma * v for v in outputs]
             if computes is not None:
                 denoised, _ = track.learn(place, x.new_tensor(step.sigma), x, denoised, steps if corrector else ())
+                if track.slope is not None:
+                    track.adopt(track.slope.flatten(1).tolist())
         newest = [batch.guided(denoised, setting.scale), *newest][:reach]
         x = step.decay * x + sum(weight * d for weight, d in zip(step.weights, newest, strict=False))
     return x

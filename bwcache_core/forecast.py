@@ -1,24 +1,26 @@
 """What a reused evaluation gets: the model's output, carried forward from computed evaluations along a line.
 
-A polynomial goes through the last outputs, and a forecast goes a share of the way to it from the newest one. Without
-guidance it goes the whole way; guidance amplifies what two forecasts miss, and a full step overshoots
-(benchmarks/NOTES.md).
+A polynomial goes through the last outputs, and a forecast goes a share of the way to it from the newest one: outputs are
+slopes of a path, smooth without guidance, noisy with it. What share would have been best at the last computed output is
+measured in the run (benchmarks/NOTES.md).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 
 NODES = 2  # outputs that a forecast is made from: a line
-SHARE = 0.5  # of the way to the line, under guidance
-WHOLE = 1.0  # where one condition is asked for
+SHARE = 0.5  # of the way to the line, before any was measured
 
 
-def share_for(conditions: int) -> float:
-    """How far a forecast goes to the line, by how many conditions a call asks for."""
-    return SHARE if conditions > 1 else WHOLE
+def best_share(along: float, length: float, before: float = SHARE) -> float:
+    """The share of the line, 0 to 1, that comes nearest to an output: (v - newest) . line / line . line, line = how far the
+    whole line goes from the newest output. `before` where the line goes nowhere, or a number is broken."""
+    share = along / length if length > 0.0 else math.nan
+    return min(max(share, 0.0), 1.0) if math.isfinite(share) else before
 
 
 def lagrange_weights(nodes: Sequence[float], target: float) -> list[float]:

@@ -24,8 +24,7 @@ FORM = "Such as 0-3 5 8 12/20: steps and ranges in rising order, then the number
 LONGEST_GAP = 8  # steps; published lists (LeMiCa, MeanCache) are bounded at 7 or 8
 # Chosen on the models of the zoo by the worst of them (benchmarks/NOTES.md).
 EARLY, EARLY_POWER = 8.0, 6  # how much more the first steps are worth, and how fast that fades
-WIDTH_POWER = 0.8  # how much more a wide step is worth
-LEAST_MOVE = 1e-3  # of noise level, for each step: places with equal sigmas are shared out evenly
+LEAST_MOVE, LEAST_WIDTH = 1e-3, 1e-6  # of noise level and sigma, for each step: where sigmas are equal, evenly
 
 
 class PlanError(ValueError):
@@ -212,7 +211,8 @@ def automatic(schedule: Schedule, speedup: float, start_step: int = 0, end_step:
     if schedule.ends_at_zero and count > 1:
         must.add(steps - 1)  # fine detail is decided there
     count = max(count, len(must))
-    longest = max(LONGEST_GAP, 2 * math.ceil((steps - len(must) + 1) / (count - len(must) + 1)))
+    needed = math.ceil((steps - len(must) + 1) / (count - len(must) + 1))  # by what the window leaves
+    longest = max(LONGEST_GAP, 2 * math.ceil(steps / count), needed)
     computes = cheapest(span_costs(schedule, must, longest), count)
     return Plan(computes, steps, "automatic", schedule.shift)
 
@@ -236,12 +236,10 @@ def span_costs(schedule: Schedule, must: set[int], longest: int) -> list[list[fl
 
 
 def step_worth(schedule: Schedule) -> list[float]:
-    """How much an error in each step harms."""
-    steps, mean = schedule.steps, sum(schedule.widths) / schedule.steps
+    """How much an error in each step harms: as far as the step moves sigma carries it, and the first steps decide more."""
+    steps = schedule.steps
     early = [1.0 + EARLY * (1.0 - step / steps) ** EARLY_POWER for step in range(steps)]
-    if not mean:
-        return early
-    return [worth * (width / mean) ** WIDTH_POWER for worth, width in zip(early, schedule.widths, strict=True)]
+    return [worth * (width + LEAST_WIDTH) for worth, width in zip(early, schedule.widths, strict=True)]
 
 
 def cheapest(costs: Sequence[Sequence[float]], count: int) -> tuple[int, ...]:

@@ -70,6 +70,7 @@ class ForecastRun:
         self.tracks: dict[Hashable, Track] = {}
         self._counts: dict[Hashable, int] = {}
         self._unread: list[Unread] = []
+        self._slopes: list[tuple[Track, torch.Tensor]] = []  # numbers that still lie on the device, as those of _unread
         self._seen: Seen | None = None
         self._latent: torch.Tensor | None = None
         self._asked: list[torch.Tensor] = []  # D of the evaluation's first call
@@ -217,6 +218,8 @@ class ForecastRun:
         distance = self._place.coordinate - track.newest if track.nodes else 0.0
         asked = [d if label is not None else None for d, label in zip(denoised, call.labels, strict=True)]
         learned, missed = track.learn(self._place, sigma, latent, asked, self.sampler)
+        if track.slope is not None:
+            self._slopes.append((track, track.slope))
         labels = [label + (f" pass {key[1] + 1}" if key[1] else "") for label in call.labels if label is not None]
         for label, (output, difference) in zip(labels, missed, strict=False):
             self._unread.append(Unread(label, distance, self.scale.sums(difference, output)))
@@ -267,10 +270,13 @@ class ForecastRun:
 
     def _settle(self, timestep: torch.Tensor | None, latent: torch.Tensor | None) -> tuple[float, float | None]:
         """Close the books of the evaluation before. Returns sigma, and how far the latent jumped; None if unknown."""
-        unread, self._unread = self._unread, []
+        (unread, slopes), self._unread, self._slopes = (self._unread, self._slopes), [], []
         moved = self._moved(timestep, latent) if self._seen and self.keeps and latent is not None else []
-        sigma, numbers = read(timestep, [*(u.sums for u in unread), *moved], self.group)
-        jump = min(map(worst, numbers[len(unread) :]), default=None)
+        sums = [*(u.sums for u in unread), *(slope for _, slope in slopes), *moved]
+        sigma, numbers = read(timestep, sums, self.group)
+        jump = min(map(worst, numbers[len(unread) + len(slopes) :]), default=None)
+        for (track, _), slope in zip(slopes, numbers[len(unread) :], strict=False):
+            track.adopt(slope)
         current, self._current = self._current, None
         if current is not None:
             current.seconds = time.perf_counter() - self._began
@@ -308,6 +314,7 @@ class ForecastRun:
     def _drop(self) -> None:
         self.tracks.clear()
         self._unread.clear()
+        self._slopes.clear()
         self._asked = []
         self._seen = self._latent = None
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from .corrector import SamplerStep, Served, carried_tensors, correction
-from .forecast import NODES, forecast_weights, share_for, weighted
+from .forecast import NODES, SHARE, best_share, forecast_weights, weighted
 
 SAME_PLACE = 0.05  # steps: a sampler comes back to a sigma nearly, and that is the place as before
 Latents = Sequence[torch.Tensor | None]
@@ -44,6 +44,7 @@ class Track:
     """nodes: coordinate and v of each condition at the newest computed evaluations, oldest first. served: what was
     reused since. carried: the corrector's tensors of each condition. evaluation: the last one that the call took part in.
     stale: the outputs lie on a path that was left; they are measured against once more and then dropped.
+    share: how far forecasts go to the line. slope: (2, 1, 1), what tells it from the newest output, to be read by `adopt`.
     """
 
     nodes: list[tuple[float, Latents]] = field(default_factory=list)
@@ -51,15 +52,12 @@ class Track:
     carried: list[Latents] = field(default_factory=list)
     evaluation: int = -1
     stale: bool = False
+    share: float = SHARE
+    slope: torch.Tensor | None = None
 
     @property
     def newest(self) -> float:
         return self.nodes[-1][0]
-
-    @property
-    def share(self) -> float:
-        """How far forecasts go to the line."""
-        return share_for(sum(v is not None for v in self.nodes[-1][1]))
 
     @property
     def nbytes(self) -> int:
@@ -83,6 +81,7 @@ class Track:
         condition v with what a forecast was off by. D of a condition is handed on untouched where nothing is added."""
         outputs = [None if d is None else (x - d) / sigma for d in denoised]
         missed = self._missed(place.coordinate, outputs) if self.nodes else []
+        self.slope = self._slope(place.coordinate, outputs)
         if self.served or self.carried:
             denoised = self._correct(place, sigma, denoised, outputs, sampler)
         self._keep(place.coordinate, outputs)
@@ -93,6 +92,23 @@ class Track:
         foretold = self._forecast(coordinate)
         pairs = zip(outputs, foretold, strict=True)
         return [(v, guess.sub_(v)) for v, guess in pairs if v is not None and guess is not None]
+
+    def adopt(self, slope: Sequence[Sequence[float]]) -> None:
+        """Go as far along the line as would have been best at the newest output. slope: the numbers of `slope`."""
+        [along], [length] = slope
+        self.share, self.slope = best_share(along, length, self.share), None
+
+    def _slope(self, coordinate: float, outputs: Latents) -> torch.Tensor | None:
+        """Inner products (2, 1, 1) over all conditions: of v - newest with the line's way from there, and of that way."""
+        if len(self.nodes) < NODES or self.stale or coordinate - self.newest < SAME_PLACE:
+            return None
+        (before, older), (here, newest) = self.nodes
+        reach, sums = (coordinate - here) / (here - before), []
+        for v, a, b in zip(outputs, newest, older, strict=True):
+            if v is not None and a is not None and b is not None:
+                way = (a - b).float().mul_(reach)
+                sums.append(torch.stack([torch.sum((v - a) * way), torch.sum(way * way)]))
+        return torch.stack(sums).sum(0).reshape(2, 1, 1) if sums else None
 
     def _forecast(self, coordinate: float) -> Latents:
         """v of each condition at `coordinate`: fresh tensors."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bwcache_pack.bwcache_core.forecast import forecast_weights, lagrange_weights, weighted
+from bwcache_pack.bwcache_core.forecast import SHARE, best_share, forecast_weights, lagrange_weights, weighted
 
 
 @pytest.mark.parametrize(
@@ -62,3 +62,19 @@ def test_weighted_adds_up_in_float32_and_returns_the_type_that_it_was_given():
     assert total.item() == 1.0 and total.dtype == torch.bfloat16
     double = weighted([torch.tensor([1.0 / 3.0], dtype=torch.float64)], [3.0])
     assert double.dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("along", "length", "share"),
+    [
+        (2.0, 4.0, 0.5),
+        (4.0, 4.0, 1.0),  # the output lies on the line
+        (9.0, 4.0, 1.0),  # beyond it: never further than the line
+        (-1.0, 4.0, 0.0),  # the line led away from it
+        (0.0, 0.0, SHARE),  # equal outputs: nothing is known
+        (float("nan"), 4.0, SHARE),
+        (float("inf"), float("inf"), SHARE),
+    ],
+)
+def test_the_best_share_by_hand(along, length, share):
+    assert best_share(along, length) == share

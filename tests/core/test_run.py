@@ -11,7 +11,7 @@ import torch
 
 from bwcache_pack.bwcache_core.config import ForecastConfig
 from bwcache_pack.bwcache_core.corrector import SamplerStep
-from bwcache_pack.bwcache_core.forecast import WHOLE, forecast_weights
+from bwcache_pack.bwcache_core.forecast import forecast_weights
 from bwcache_pack.bwcache_core.run import ForecastRun
 from bwcache_pack.bwcache_core.schedule import Schedule
 from bwcache_pack.bwcache_core.track import Call, Scale
@@ -86,7 +86,7 @@ def test_a_reused_step_gets_the_line_through_the_last_two_outputs():
         run.trust.noise = 0.0
         [[denoised]] = evaluate(run, model, sigma, x, end=False)
         run._seen = None  # this test moves the latent as it likes
-        older, newer = forecast_weights([0.0, 1.0], run.schedule.coordinate(sigma), WHOLE)
+        older, newer = forecast_weights([0.0, 1.0], run.schedule.coordinate(sigma))
         v = older * curve(0, 1.0, x) + newer * curve(0, 0.9, x)
         assert torch.allclose(denoised, x - sigma * v, atol=1e-6), step
         break
@@ -256,7 +256,7 @@ def test_an_error_over_the_threshold_stops_reuse_until_it_falls():
     sigmas = tuple(2.0 - 0.1 * i for i in range(13))
     run = new_run("0-2 5/12", sigmas=sigmas, threshold=0.2)
     euler(run, Model(wild), sigmas)
-    assert actions(run) == "CCCRRCCCCCRR"
+    assert actions(run) == "CCCRRCCCCRRR"
     assert run.report.steps[5].error > 0.2
     assert "threshold" in run.report.steps[6].reason
 
@@ -282,7 +282,7 @@ def test_errors_are_measured_at_computed_evaluations_by_hand():
     for sigma in (1.0, 0.9, 0.8):
         evaluate(run, model, sigma, x)
     run.close(True)
-    older, newer = forecast_weights([0.0, 1.0], 2.0, WHOLE)
+    older, newer = forecast_weights([0.0, 1.0], 2.0)
     assert [step.error for step in run.report.steps] == [
         None, pytest.approx(1.0 / 2.0), pytest.approx(abs(older + 2.0 * newer - 5.0) / 5.0)
     ]  # fmt: skip
@@ -433,3 +433,15 @@ def test_listeners_see_every_evaluation_with_its_error():
     euler(run, Model())
     assert seen[:4] == [(0, "compute", False), (1, "compute", True), (2, "compute", True), (3, "reuse", False)]
     assert len(seen) == 10
+
+
+def test_forecasts_go_as_far_along_the_line_as_would_have_been_best():
+    """Outputs 0, 4, 5: the line from 0 and 4 went 4 further, 1 would have been right, so forecasts after 5 go a quarter."""
+    run = new_run("0-2/10", threshold=5.0)
+    values = iter([0.0, 4.0, 5.0])
+    x = torch.zeros(1, 2)
+    model = Model(lambda i, sigma, x: torch.full((1, 2), next(values)))
+    for sigma in (1.0, 0.9, 0.8):
+        evaluate(run, model, sigma, x)
+    [[denoised]] = evaluate(run, model, 0.7, x)
+    assert torch.allclose(denoised, torch.full((1, 2), -0.7 * (5.0 + 0.25)), atol=1e-5)

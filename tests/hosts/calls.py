@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from bwcache_pack.bwcache_core.forecast import forecast_weights, share_for
+from bwcache_pack.bwcache_core.forecast import SHARE, best_share, forecast_weights
 
 
 @dataclass
@@ -162,8 +162,23 @@ def foretold(
     places: of each evaluation, in steps. since: the evaluation from which on the call was made without a break.
     """
     earlier = [i for i in range(since, n) if evaluations[i].calls[call].computed is not None][-2:]
-    share = share_for(sum(evaluations[n].calls[call].present))
+    share = measured_share(evaluations[since:n], call, places[since:])
     weights = forecast_weights([places[i] for i in earlier], places[n], share)
     line = sum(w * evaluations[i].calls[call].velocity(condition).double() for w, i in zip(weights, earlier, strict=True))
     asked = evaluations[n].calls[call]
     return (asked.x - spread(asked.sigma, asked.x) * line).to(asked.x.dtype)
+
+
+def measured_share(evaluations: Sequence[Evaluation], call: int, places: Sequence[float]) -> float:
+    """How far the forecast after `evaluations` goes to the line: what would have been best at the last computed one."""
+    share, nodes = SHARE, []
+    for asked, place in ((evaluation.calls[call], place) for evaluation, place in zip(evaluations, places, strict=False)):
+        if asked.computed is None:
+            continue
+        v = torch.stack([asked.velocity(i).double() for i, wanted in enumerate(asked.present) if wanted])
+        if len(nodes) == 2 and place > nodes[-1][0]:
+            (before, older), (here, newest) = nodes
+            way = (newest - older) * (place - here) / (here - before)
+            share = best_share(float(((v - newest) * way).sum()), float((way * way).sum()), share)
+        nodes = [*(node for node in nodes if node[0] < place), (place, v)][-2:]
+    return share
