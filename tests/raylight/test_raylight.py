@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from bwcache_pack.bwcache_core.config import BlockConfig
 from bwcache_pack.bwcache_core.report import RunReport, RunStats, StepReport
 from bwcache_pack.devtools.pack import ROOT
-from bwcache_pack.nodes.attach_blocks import attach_blocks
+from bwcache_pack.nodes.attach import attach
+from bwcache_pack.nodes.ray_worker import config_of
 from bwcache_pack.zoo.wan import TinyWan
 
 ray = pytest.importorskip("ray", reason="no Ray: requirements-dev.txt has it on Linux up to Python 3.13")
@@ -31,6 +31,7 @@ MODES = {
     "uncached": {"mode": "paper", "threshold": 0.0},
     "paper": {"mode": "paper", "threshold": 0.03, "reuse_interval": 2},
     "per block": {"mode": "per block", "threshold": 0.03, "reuse_interval": 2},
+    "forecast": {"mode": "forecast", "speedup": 2.0, "corrector": False},  # which knows the samplers of one module only
 }
 
 
@@ -79,13 +80,13 @@ def ray_actors():
 
 
 def attached(actors: dict, **settings) -> RunStats:
-    return ray_actors().attach_everywhere(actors, BlockConfig(**settings))
+    return ray_actors().attach_everywhere(actors, config_of({"mode": "paper", **settings}))
 
 
 def alone(standin, prompts, **settings) -> tuple[RunReport, torch.Tensor]:
     """The same run in one process that has all tokens."""
     stats = RunStats()
-    model = attach_blocks(standin.made(TinyWan), BlockConfig(**settings), stats)
+    model = attach(standin.made(TinyWan), config_of(settings), stats)
     latents = standin.sample(model, SEED, STEPS, CFG, *prompts)
     return stats.runs[-1], latents
 
@@ -100,9 +101,10 @@ def test_workers_reuse_what_one_process_would(actors, standin, prompts, settings
     assert torch.equal(first, second)
     [merged] = stats.runs
     assert [step.action for step in merged.steps] == [step.action for step in report.steps]
-    assert (report.blocks_reused > 0) == (settings != MODES["uncached"])
+    assert (report.work_ratio > 1.0) == (settings != MODES["uncached"])
     for ours, theirs in zip(merged.steps, report.steps, strict=True):
         assert (ours.blocks_run, ours.reused_blocks) == (theirs.blocks_run, theirs.reused_blocks)
+        assert (ours.calls_run, ours.reason) == (theirs.calls_run, theirs.reason)
         assert ours.conditions == pytest.approx(theirs.conditions, rel=1e-4)
     assert merged.finished and merged.warnings == report.warnings and not merged.faults
     assert stats.to_json().startswith("[")
@@ -112,6 +114,15 @@ def test_where_blocks_cannot_be_hooked_the_workers_say_so(actors):
     load(actors, "ltxv")
     with pytest.raises(ValueError, match=r"Raylight's forward of LTXVModel has no block hooks that work.*mode forecast"):
         attached(actors, **MODES["paper"])
+
+
+def test_the_forecast_needs_no_hooks_and_no_known_class(actors, prompts):
+    load(actors, "ltxv")
+    stats = attached(actors, mode="forecast", plan="0-1 4 7 9 11/12", threshold=10.0)
+    first, second = sample(actors, prompts)
+    assert torch.equal(first, second)
+    [run] = stats.runs
+    assert [step.evaluation for step in run.steps if step.action == "compute"] == run.planned == [0, 1, 4, 7, 9, 11]
 
 
 def test_a_model_that_is_not_supported_is_named(actors):
@@ -130,10 +141,11 @@ def test_pipefusion_is_refused(actors):
         ray.get(actors["workers"][0].set_parallel_dict.remote(parallel))
 
 
-def test_attaching_again_replaces_and_a_run_that_fails_leaves_nothing(actors, prompts):
+@pytest.mark.parametrize("mode", ["paper", "forecast"])
+def test_attaching_again_replaces_and_a_run_that_fails_leaves_nothing(actors, prompts, mode):
     load(actors)
     replaced = attached(actors, **MODES["uncached"])
-    stats = attached(actors, **MODES["paper"])
+    stats = attached(actors, **MODES[mode])
     whole = sample(actors, prompts)
     ray.get([worker.model_function_runner.remote(failing, 7) for worker in actors["workers"]])
     with pytest.raises(ray.exceptions.RayTaskError, match="evaluation 7 with 1 run"):
@@ -248,4 +260,4 @@ def states(model) -> int:
     import gc
 
     gc.collect()
-    return sum(type(thing).__name__ == "BlockRun" and hasattr(thing, "streams") for thing in gc.get_objects())
+    return sum(type(thing).__name__ in ("BlockRun", "ForecastRun") and hasattr(thing, "report") for thing in gc.get_objects())
