@@ -132,9 +132,7 @@ class ForecastRun:
             self._reuse = self._decide(self._jump)
         key = (call.key, self._counts.get(call.key, 0))
         self._counts[call.key] = key[1] + 1
-        track = self.tracks.get(key)
-        if track is not None and track.evaluation < self._place.evaluation - 1:
-            track = None  # it was left out of an evaluation: too old
+        track = self.tracks.get(key)  # `end` leaves none that took no part in the evaluation before
         sigma = timestep.reshape(-1, *[1] * (latent.ndim - 1))
         asked = sum(label is not None for label in call.labels)
         if self._reuse and track and self.keeps:
@@ -146,7 +144,7 @@ class ForecastRun:
             self._current.calls_run += asked
             if any(d is not None and d.requires_grad for d in denoised):
                 self._stop("the model runs under gradients, as in training")
-            if not self.keeps:
+            if not self.keeps or self.sigma <= 0:
                 return self._count(asked, denoised)
             track = track or Track()
             denoised = self._learn(call, key, track, sigma, latent, denoised)
@@ -169,7 +167,7 @@ class ForecastRun:
             return
         if current.calls_run < current.calls_total:
             current.action = "partial" if current.calls_run else "reuse"
-        if self.keeps:
+        if self.keeps and place.sigma > 0:
             self.tracks = {key: track for key, track in self.tracks.items() if track.evaluation == place.evaluation}
             away = asked[1].clone() if len(asked) == 2 and asked[1].shape == latent.shape else None
             self._seen = Seen(place, latent.clone(), denoised.clone(), away)
@@ -230,6 +228,9 @@ class ForecastRun:
         place, current, seen, trust = self._place, self._current, self._seen, self.trust
         if self.stopped or not self.keeps:
             current.reason = self.report.stopped or "every step computes"
+            return False
+        if place.sigma <= 0:
+            current.reason = "sigma is 0, where nothing is left to foretell"
             return False
         if seen is None or not self.tracks:
             current.reason = "nothing was computed before"

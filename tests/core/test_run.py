@@ -426,6 +426,20 @@ def test_a_schedule_is_laid_anew_before_the_first_evaluation():
     assert len(model.calls) == len(run.report.planned)
 
 
+def test_an_evaluation_at_sigma_0_computes_and_disturbs_nothing():
+    """Causal samplers fill the model's memory so."""
+    run, model = new_run("0-1/10"), Model()
+    x = torch.tensor([[3.0, -1.0]])
+    for sigma in (1.0, 0.9, 0.0, 0.8, 0.7):
+        denoised = evaluate(run, model, sigma, x)[0][0]
+        if sigma == 0.0:
+            assert torch.equal(denoised, x)
+        else:
+            x = x + (x - denoised) / sigma * -0.1
+    assert actions(run)[:3] == "CCC" and not run.report.faults
+    assert run.report.steps[2].error is None
+
+
 def test_listeners_see_every_evaluation_with_its_error():
     seen = []
     run = new_run("0-2/10")
