@@ -9,6 +9,7 @@ from .plan import AUTO, PlanError, parse
 FORECAST = "forecast"
 PAPER = "paper"
 PER_BLOCK = "per block"
+MEASURE = "measure"
 MODES = (FORECAST, PAPER, PER_BLOCK)
 
 GPU = "gpu"

@@ -55,6 +55,7 @@ class RunReport:
     more. notes: facts that a user may want. warnings: what goes wrong.
     Forecast mode: speedup_asked; plan: the text of the plan; planned: the steps that it computes; plan_note: where it
     comes from.
+    Measure mode: measured_runs: how many runs are known now; unlearned: why this one taught nothing.
     Block modes: cache_device: where the cache lies; placement: why that is not what was asked for; reserved_bytes: what
     ComfyUI was told that the cache takes of the model's device; estimate_bytes: what it will hold in all, from shapes at
     first, exact after the first evaluation. Blocks are counted per pass: 2 conditions in 2 passes count twice.
@@ -68,6 +69,8 @@ class RunReport:
     plan: str = ""
     planned: list[int] = field(default_factory=list)
     plan_note: str = ""
+    measured_runs: int = 0
+    unlearned: str = ""
     reuse_interval: int = 0
     block_count: int = 0
     cache_device: str = ""
