@@ -237,9 +237,13 @@ def span_costs(schedule: Schedule, must: set[int], longest: int) -> list[list[fl
 
 def step_worth(schedule: Schedule) -> list[float]:
     """How much an error in each step harms: as far as the step moves sigma carries it, and the first steps decide more."""
-    steps = schedule.steps
-    early = [1.0 + EARLY * (1.0 - step / steps) ** EARLY_POWER for step in range(steps)]
-    return [worth * (width + LEAST_WIDTH) for worth, width in zip(early, schedule.widths, strict=True)]
+    pairs = zip(early_worth(schedule.steps), schedule.widths, strict=True)
+    return [worth * (width + LEAST_WIDTH) for worth, width in pairs]
+
+
+def early_worth(steps: int) -> list[float]:
+    """How much more an error in the first steps harms: the rest of the run builds on it."""
+    return [1.0 + EARLY * (1.0 - step / steps) ** EARLY_POWER for step in range(steps)]
 
 
 def cheapest(costs: Sequence[Sequence[float]], count: int) -> tuple[int, ...]:

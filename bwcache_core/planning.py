@@ -3,7 +3,8 @@
 Forecasts are weighted sums of the outputs v_0 ... v_{n-1} that an uncached run gave, and samplers are linear in them. So
 what the result of a plan is off by is a weighted sum of them, too, and its mean square is a quadratic form of one small
 matrix: the inner products of the v. A span of reused steps between two computed ones costs the square of what its forecasts
-make the result miss, whatever happens elsewhere. Costs of spans add up: a plan is a cheapest path.
+make the result miss, whatever happens elsewhere. Costs of spans add up: a plan is a cheapest path. What the rest of a run
+builds upon an error in its first steps is not in the matrix: these are worth more, as in the automatic plan.
 
 The automatic plan's worth of steps (plan.py) is what is thought of a model before anything was measured. It counts as
 much as a run: a single prompt's numbers alone lead astray on another prompt.
@@ -19,11 +20,12 @@ from typing import NamedTuple
 
 from .corrector import SamplerStep
 from .forecast import NODES, SHARE, best_share, forecast_weights
-from .plan import LONGEST_GAP, Plan, automatic, outside, span_costs
+from .plan import LONGEST_GAP, Plan, automatic, early_worth, outside, span_costs
 from .schedule import Schedule
 from .track import SAME_PLACE
 
 PRIOR_RUNS = 1.0  # what the automatic plan's worth counts as
+CLEARLY = 0.9  # of the automatic plan's cost: under it another plan is worth taking
 Matrix = Sequence[Sequence[float]]
 
 
@@ -111,6 +113,8 @@ class Spans:
         self.knowledge, self.course, self.steps = knowledge, knowledge.course, schedule.steps
         self.must, self.longest, self.prior_scale = set(must), longest, 0.0
         self._evaluations = [[n for n, its in enumerate(self.course.steps) if its == step] for step in range(self.steps)]
+        worth = early_worth(self.steps)
+        self.gains = [gain * worth[step] for gain, step in zip(self.course.gains, self.course.steps, strict=True)]
         self._priors = span_costs(schedule, self.must, longest)
         self._ends: dict[tuple, list[tuple[float, float, float]]] = {}
         self._shares: dict[tuple[int, ...], float] = {}
@@ -169,7 +173,7 @@ class Spans:
 
     def _miss(self, nodes: tuple[int, ...], n: int, share: float) -> dict[int, float]:
         """What the result misses with evaluation n foretold, as factors by evaluation."""
-        places, gain = self.course.places, self.course.gains[n]
+        places, gain = self.course.places, self.gains[n]
         weights = forecast_weights([places[node] for node in nodes], places[n], share)
         return {n: -gain, **{node: gain * w for node, w in zip(nodes, weights, strict=True) if w}}
 
@@ -251,13 +255,13 @@ def measured_plan(
     spans = Spans(knowledge, schedule, must, max(LONGEST_GAP, longest_span(plan.computes, schedule.steps)))
     spans.lean_on(plan.computes)
     found = spans.cheapest(len(plan.computes))
-    if spans.cost(found) < spans.cost(plan.computes):
+    if spans.cost(found) < CLEARLY * spans.cost(plan.computes):
         return replace(plan, computes=found, note=knowledge.source)
-    return replace(plan, note=f"automatic: none {knowledge.source} would miss less")
+    return replace(plan, note=f"automatic: {knowledge.source}, it is as good as any")
 
 
 def expected_error(knowledge: Knowledge, schedule: Schedule, computes: Sequence[int]) -> float:
-    """Root mean square of what the result misses under a plan, in the scale of the latent."""
+    """Root mean square of what the result misses under a plan, in the scale of the latent, early errors worth more."""
     return math.sqrt(Spans(knowledge, schedule, (), longest_span(computes, schedule.steps)).cost(computes))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -21,7 +23,7 @@ def v_of(condition: int, sigma: float) -> torch.Tensor:
 def sample(run, sigmas=SIGMAS, v=v_of, call=BOTH, cfg=3.0, finish=True):
     """Euler with guidance, as ComfyUI's guiders combine: uncond + cfg * (cond - uncond)."""
     x = torch.tensor([[3.0, -1.0]])
-    for here, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for here, following in pairwise(sigmas):
         timestep = torch.full((1,), here)
         run.begin(timestep, x)
         made = [x - here * v(i, here) for i in range(2)]
@@ -66,7 +68,7 @@ def test_the_matrices_are_inner_products_of_what_the_model_gave():
 
 
 def test_what_the_sampler_does_is_weighed_where_it_is_known():
-    steps = [SamplerStep(here, to / here, (2.0,), i) for i, (here, to) in enumerate(zip(SIGMAS[:-1], SIGMAS[1:], strict=True))]
+    steps = [SamplerStep(here, to / here, (2.0,), i) for i, (here, to) in enumerate(pairwise(SIGMAS))]
     run, [*lessons] = learned(sampler=steps)[0], []
     run.keep = lambda lesson: lessons.append(lesson) or 1
     sample(run)

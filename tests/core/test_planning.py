@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 import torch
 
 from bwcache_pack.bwcache_core.corrector import SamplerStep
 from bwcache_pack.bwcache_core.forecast import best_share, forecast_weights
-from bwcache_pack.bwcache_core.plan import automatic
-from bwcache_pack.bwcache_core.planning import Course, Knowledge, Spans, expected_error, gains, gains_by_width, measured_plan
+from bwcache_pack.bwcache_core.plan import automatic, early_worth
+from bwcache_pack.bwcache_core.planning import (
+    Course,
+    Knowledge,
+    Spans,
+    expected_error,
+    gains,
+    gains_by_width,
+    measured_plan,
+)
 from bwcache_pack.bwcache_core.schedule import Schedule
 
+EARLY = {n: early_worth(n) for n in (3, 4, 5, 10)}
 TEN = Schedule(tuple(1.0 - 0.1 * i for i in range(11)))
 
 
 def euler(sigmas):
-    pairs = zip(sigmas[:-1], sigmas[1:], strict=True)
-    return [SamplerStep(here, to / here, (1.0 - to / here,), i) for i, (here, to) in enumerate(pairs)]
+    return [SamplerStep(here, to / here, (1.0 - to / here,), i) for i, (here, to) in enumerate(pairwise(sigmas))]
 
 
-def known(outputs, schedule=TEN, runs=1, steps=None, moves=None) -> Knowledge:
-    """Of outputs (n, numbers)."""
+def known(outputs, schedule=TEN, runs=1) -> Knowledge:
+    """Of outputs (n, numbers), one a step. Gains take back what early steps are worth, so that sums are easy by hand."""
     v = torch.as_tensor(outputs, dtype=torch.float64)
     inner = (v @ v.T / v.shape[1]).tolist()
-    steps = tuple(range(len(v))) if steps is None else steps
-    moves = tuple(gains_by_width(schedule, steps)) if moves is None else moves
+    steps = tuple(range(len(v)))
+    moves = tuple(gain / worth for gain, worth in zip(gains_by_width(schedule, steps), EARLY[len(v)], strict=True))
     return Knowledge(Course(steps, tuple(map(float, steps)), moves), inner, inner, runs)
 
 
@@ -79,7 +87,7 @@ def test_the_share_is_the_one_that_was_best_at_the_newest_output():
 def test_costs_against_vectors():
     v, computes = random_walk(), (0, 1, 4, 6, 9)
     spans, total, nodes, share = Spans(known(v), TEN, ()), 0.0, [], 0.5
-    for here, following in zip(computes, [*computes[1:], 10], strict=True):
+    for here, following in pairwise((*computes, 10)):
         if len(nodes) == 2:
             way = (v[nodes[1]] - v[nodes[0]]) * (here - nodes[1]) / (nodes[1] - nodes[0])
             share = best_share(float((v[here] - v[nodes[1]]) @ way), float(way @ way))
@@ -94,15 +102,15 @@ def test_costs_against_vectors():
 
 def test_evaluations_of_a_step_are_foretold_together():
     """Two at step 1, places 1 and 2; the second of them is what the next step begins at, and is replaced by it."""
-    course = Course((0, 0, 1, 1, 2), (0.0, 1.0, 1.0, 2.0, 2.0), (-0.1,) * 5)
+    steps = (0, 0, 1, 1, 2)
+    course = Course(steps, (0.0, 1.0, 1.0, 2.0, 2.0), tuple(-0.1 / EARLY[3][step] for step in steps))
     inner = [[float(i * j) for j in range(5)] for i in range(5)]
-    spans = Spans(Knowledge(course, inner, inner), three := Schedule(TEN.sigmas[:4]), ())
+    spans = Spans(Knowledge(course, inner, inner), Schedule(TEN.sigmas[:4]), ())
     first = spans.after(None, 0)
     assert first.nodes == (0, 1)
     assert spans.after(first, 1).nodes == (2, 3)
     # half of the line: 1 at place 1, 1.5 at place 2, for outputs 2 and 3
     assert spans.measured(first)[1] == pytest.approx((0.1 * 1.0 + 0.1 * 1.5) ** 2)
-    assert three.steps == 3
 
 
 @pytest.mark.parametrize("count", [3, 5, 7])
@@ -143,3 +151,13 @@ def test_the_window_computes():
 def test_the_automatic_plan_stays_where_nothing_measured_is_better():
     plan, auto = measured_plan(known(torch.zeros(10, 4)), TEN, 2.0), automatic(TEN, 2.0)
     assert plan.computes == auto.computes and plan.note.startswith("automatic")
+
+
+def test_errors_in_the_first_steps_cost_more():
+    """The same jump, early and late."""
+    v, w = torch.zeros(10, 2, dtype=torch.float64), torch.zeros(10, 2, dtype=torch.float64)
+    v[1], w[8] = 1.0, 1.0
+    moves, inner = tuple(gains_by_width(TEN, range(10))), [(u @ u.T / 2).tolist() for u in (v, w)]
+    course = Course(tuple(range(10)), tuple(map(float, range(10))), moves)
+    early, late = (Spans(Knowledge(course, each, each), TEN, ()) for each in inner)
+    assert early.cost((0, 2, 4, 6)) > 10 * late.cost((0, 2, 4, 6)) > 0
