@@ -14,7 +14,6 @@ import torch
 
 from ..hosts.runs import Host, Job, run
 from ..nodes.quality import measure as quality
-from ..zoo.models import EMBEDDED
 from .design import Setting, core, quick
 from .methods import Known, Method, others, ours, plain_and_paper
 from .oracle import inner_products
@@ -128,8 +127,7 @@ def known_of(host: Host, setting: Setting) -> Known:
     sigmas = [sigma for sigma, _ in outputs] + [0.0]
     widths = [here - following for here, following in pairwise(sigmas)]
     inner = inner_products([output for _, output in outputs])
-    conditions = 1 if host.zoo.guidance == EMBEDDED or setting.scale == 1.0 else 2
-    return Known(inner, widths, conditions, watched.state.modulations, watched.state.magnitudes)
+    return Known(inner, widths, watched.state.modulations, watched.state.magnitudes)
 
 
 def recording(recorded: list) -> Callable:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from ..bwcache_core.config import PAPER, PER_BLOCK, BlockConfig, ForecastConfig
-from ..bwcache_core.forecast import share_for
 from ..bwcache_core.plan import Plan, rounded
 from ..hosts.runs import Job
 from .design import SPEEDUPS, Setting
@@ -53,19 +52,18 @@ class Method:
 class Known:
     """What a plain run on other prompts told of a setting.
 
-    inner: products of the guided outputs of each step; widths of the steps; conditions asked for: for the oracle.
+    inner: products of the guided outputs of each step, and widths of the steps: what the oracle plans from.
     modulations, magnitudes: by evaluation, for TeaCache's and MagCache's signals.
     """
 
     inner: np.ndarray
     widths: Sequence[float]
-    conditions: int
     modulations: Sequence[torch.Tensor]
     magnitudes: Sequence[float]
 
     @property
     def oracle(self) -> Oracle:
-        return Oracle(self.inner, self.widths, share_for(self.conditions))
+        return Oracle(self.inner, self.widths)
 
 
 def plain_and_paper(steps: int) -> list[Method]:
