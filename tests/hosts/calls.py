@@ -13,13 +13,14 @@ from bwcache_pack.bwcache_core.forecast import SHARE, best_share, forecast_weigh
 @dataclass
 class Asked:
     """One call of CALC_COND_BATCH. given: what the guider got. computed: what ComfyUI made below the cache, None where it
-    was not asked. Tensors are copies, taken before anything can write into them."""
+    was not asked. frames: of a context window. Tensors are copies, taken before anything can write into them."""
 
     x: torch.Tensor
     sigma: torch.Tensor
     present: tuple[bool, ...]
     given: list[torch.Tensor] = field(default_factory=list)
     computed: list[torch.Tensor] | None = None
+    frames: tuple[int, ...] = ()
 
     def velocity(self, condition: int) -> torch.Tensor:
         return (self.x - self.computed[condition]) / spread(self.sigma, self.x)
@@ -91,6 +92,9 @@ class Calls:
 
     def _asked(self, executor, model, conds, x, timestep, *args, **kwargs):
         asked = Asked(x.clone(), timestep.clone(), tuple(bool(entries) for entries in conds))
+        options = next((a for a in (*args, *kwargs.values()) if isinstance(a, dict)), {})
+        window = options.get("transformer_options", {}).get("context_window")
+        asked.frames = () if window is None else tuple(window.index_list)
         if self.evaluations:  # some samplers and nodes ask before the first evaluation
             self.evaluations[-1].calls.append(asked)
         self._open.append(asked)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -295,6 +297,10 @@ def test_each_context_window_has_its_own_line(lab, schedule):
             for place in range(len(watched.evaluations[n].calls)):
                 expected = foretold(watched.evaluations, n, place, 0, range(STEPS))
                 torch.testing.assert_close(watched.evaluations[n].calls[place].given[0], expected, rtol=1e-4, atol=1e-4)
+    for before, now in pairwise(watched.evaluations):
+        known = [call.frames for call in before.calls]
+        assert all(call.computed is not None for call in now.calls if call.frames not in known)
+    assert all(call.frames for evaluation in watched.evaluations for call in evaluation.calls)
     assert difference(watched.sample(noise=noise), first) == 0.0
     assert torch.isfinite(first).all()
 

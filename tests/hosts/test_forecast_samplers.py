@@ -172,12 +172,13 @@ class Plain(Calls):
 # Schedules that are not what they seem
 
 
-def stepping(inner):
-    """Euler over inner(sigmas): a sampler that runs another schedule than it was handed."""
+def stepping(inner, tells: bool = True):
+    """Euler over inner(sigmas): a sampler that runs another schedule than it was handed. tells: and says so."""
 
     def sample(model, x, sigmas, extra_args=None, **options):
         runs = inner(sigmas)
-        extra_args["model_options"]["transformer_options"]["sample_sigmas"] = runs
+        if tells:
+            extra_args["model_options"]["transformer_options"]["sample_sigmas"] = runs
         for sigma, following in pairwise(runs.tolist()):
             denoised = model(x, x.new_full((len(x),), sigma), **extra_args)
             x = euler_step(x, denoised, sigma, following)
@@ -191,10 +192,11 @@ def padded(sigmas: torch.Tensor) -> torch.Tensor:
     return torch.cat([torch.zeros(1), sigmas, torch.zeros(1)])
 
 
-def test_zeros_as_flags_change_nothing(lab):
+@pytest.mark.parametrize("tells", [True, False])
+def test_zeros_as_flags_change_nothing(lab, tells):
     sigmas = lab.sigmas(steps=STEPS)
     clean, expected = custom(lab, stepping(lambda s: s), sigmas=sigmas, speedup=2.0)
-    flagged, latents = custom(lab, stepping(lambda s: s[1:-1]), sigmas=padded(sigmas), speedup=2.0)
+    flagged, latents = custom(lab, stepping(lambda s: s[1:-1], tells), sigmas=padded(sigmas), speedup=2.0)
     assert flagged.report.plan == clean.report.plan
     assert [s.action for s in flagged.report.steps] == [s.action for s in clean.report.steps]
     assert flagged.worst <= THRESHOLD and clean.report.evaluations_reused == STEPS / 2
@@ -202,10 +204,11 @@ def test_zeros_as_flags_change_nothing(lab):
     assert latents.shape == expected.shape
 
 
-def test_a_rising_schedule_with_flags_is_taken_for_what_it_is(lab):
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_rising_schedule_with_flags_is_taken_for_what_it_is(lab, tells):
     """Unsample: a video is turned into noise."""
     rising = torch.cat([torch.zeros(1), lab.sigmas(steps=STEPS).flip(0)[1:], torch.zeros(1)])
-    watched, latents = custom(lab, stepping(lambda s: s[1:-1]), sigmas=rising, speedup=2.0)
+    watched, latents = custom(lab, stepping(lambda s: s[1:-1], tells), sigmas=rising, speedup=2.0)
     assert watched.worst <= THRESHOLD, watched.errors
     assert watched.report.warnings == [] and watched.report.finished
     assert 0 < watched.report.evaluations_reused
@@ -225,11 +228,21 @@ def test_a_part_of_a_schedule_lands_on_the_speedup(lab, part):
 
 
 def test_two_experts_halve_each(lab):
-    """Wan 2.2 14B: 10 + 10 steps on two models, with a cache each: 5 + 5."""
-    sigmas = lab.sigmas(steps=20)
-    for part in (sigmas[:11], sigmas[10:]):
-        watched, _ = custom(lab, stepping(lambda s: s), sigmas=part, speedup=2.0)
-        assert (len(watched.ran), len(watched.evaluations)) == (5, 10)
+    """Wan 2.2 14B: 10 + 10 steps on two models with a cache each, through KSamplerAdvanced: 5 + 5."""
+    sample = lab.host.nodes.KSamplerAdvanced().sample
+    experts = [Calls(lab, speedup=2.0), Calls(lab, lab.host.load(lab.family), speedup=2.0)]
+    latent = {"samples": torch.zeros_like(lab.noise())}
+    for expert, noise, first, last, rest in ((experts[0], "enable", 0, 10, "enable"), (experts[1], "disable", 10, 10_000, "disable")):
+        settings = (noise, 1, 20, 3.5, "euler", "simple", *lab.prompts(), latent, first, last, rest)
+
+        def run(expert=expert, settings=settings):
+            with torch.inference_mode():
+                return sample(expert.model, *settings)[0]
+
+        latent = expert.counting(run)
+    for expert in experts:
+        assert (len(expert.ran), len(expert.evaluations)) == (5, 10), expert.report.plan
+    assert torch.isfinite(latent["samples"]).all()
 
 
 @pytest.mark.parametrize("factor", [1.5, 0.7])

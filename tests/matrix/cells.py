@@ -26,7 +26,7 @@ class Cell:
     uncached: why nothing is reused here; then the output is the plain one. Where that is so in some modes only:
     uncached_modes. thresholds: by mode, where they are not those of MODES.
     error, distance: factors on the bounds of checks.py. why: of those three. judged: what is reused
-    is measured against the model. slow: left out by dev.py test --quick.
+    is measured against the model.
     """
 
     variant: str
@@ -39,7 +39,6 @@ class Cell:
     distance: float = 1.0
     why: str = ""
     judged: bool = True
-    slow: bool = False
 
     @property
     def name(self) -> str:
@@ -150,7 +149,7 @@ CELLS = {
         over("dual_cfg", "phantom"),
         over("slices", HUNYUAN),
         over("shift", HUNYUAN),
-        *(over(name, T2V, judged=False, slow=True) for name in ("compiled", "compiled_after", "compiled_blocks")),
+        *(over(name, T2V, judged=False) for name in ("compiled", "compiled_after", "compiled_blocks")),
         over("perp_neg", T2V, "sdxl"),
         *(over(name, T2V) for name in ("fresca", "epsilon_scaling", "score_rescaling")),
         over("unet_pag", "sdxl"),
@@ -166,3 +165,14 @@ CELLS = {
     )
     for cell in cells
 }
+
+PENDING = {"wan21_causal-autoregressive": "its evaluations at sigma 0 are reported as broken numbers"}
+"""Cells that show a fault that is known, and what it is."""
+
+QUICK = {
+    *(f"{name}-alone" for name in (T2V, HUNYUAN, "wan21_vace", "flux", "sdxl", "minimax_h3", "ltxav", "cogvideox", "krea2")),
+    *(f"{T2V}-{name}" for name in ("slg", "windows_static", "scheduled", "cfg_to_1", "lora_keyframes", "two_experts",
+                                   "inpainted", "dual_cfg", "applied_twice", "perp_neg")),
+    *(f"{T2V}-sampler_{name}" for name in ("euler_ancestral", "heun", "res_multistep", "uni_pc")),
+}  # fmt: skip
+"""Cells that dev.py test --quick runs: one of each kind."""
