@@ -28,6 +28,7 @@ from .track import Call, fits
 PLACES = 1024  # numbers kept of an output: all of them gave the same plans
 SPREAD = 2654435769  # 2**32 over the golden ratio: its multiples fall evenly between those before
 FEWEST = 8  # steps: a model made for fewer needs each of them
+SWINGING = 0.25  # of the steps, at most: a few at once are a turn
 GUIDED = "guided"
 
 
@@ -275,7 +276,19 @@ def lesson(
     guided = matrices.pop(GUIDED)
     if not any(guided[n][n] for n in range(len(guided))):
         raise NothingLearned("the model's output is all zero")
+    if swings(course, guided) > SWINGING * schedule.steps:
+        raise NothingLearned(
+            "the sampler swings to and fro from step to step, so that its outputs do not show what a forecast would miss. More "
+            "steps, a lower cfg or another sampler swing less"
+        )
     return Lesson(Knowledge(course, guided, added(matrices.values()) or guided), tuple(sigmas), matrices)
+
+
+def swings(course: Course, inner: Matrix) -> int:
+    """Steps whose output is nearer to the one before the last than to the last."""
+    firsts = [course.steps.index(step) for step in sorted(set(course.steps))]
+    apart = [[inner[i][i] + inner[j][j] - 2.0 * inner[i][j] for j in firsts] for i in firsts]
+    return sum(apart[n][n - 2] < apart[n][n - 1] for n in range(2, len(firsts)))
 
 
 def course_of(schedule: Schedule, sigmas: Sequence[float], sampler: Sequence[SamplerStep]) -> Course:

@@ -4,7 +4,8 @@ Forecasts are weighted sums of the outputs v_0 ... v_{n-1} that an uncached run 
 what the result of a plan is off by is a weighted sum of them, too, and its mean square is a quadratic form of one small
 matrix: the inner products of the v. A span of reused steps between two computed ones costs the square of what its forecasts
 make the result miss, whatever happens elsewhere. Costs of spans add up: a plan is a cheapest path. What the rest of a run
-builds upon an error in its first steps is not in the matrix: these are worth more, as in the automatic plan.
+builds upon an error in its first steps is not in the matrix, and differs from model to model. So a plan is taken only where
+it is clearly better than the automatic one both with early errors worth more, as there, and without.
 
 The automatic plan's worth of steps (plan.py) is what is thought of a model before anything was measured. It counts as
 much as a run: a single prompt's numbers alone lead astray on another prompt.
@@ -106,14 +107,16 @@ class Missed:
 class Spans:
     """Costs of spans. knowledge: of runs over `schedule`. must: steps that compute in any case. longest: of a span.
 
-    prior_scale: what a prior cost of 1 is worth as a mean square.
+    early: whether errors in the first steps are worth more. prior_scale: what a prior cost of 1 is worth as a mean square.
     """
 
-    def __init__(self, knowledge: Knowledge, schedule: Schedule, must: Iterable[int], longest: int = LONGEST_GAP) -> None:
+    def __init__(
+        self, knowledge: Knowledge, schedule: Schedule, must: Iterable[int], longest: int = LONGEST_GAP, early: bool = True
+    ) -> None:
         self.knowledge, self.course, self.steps = knowledge, knowledge.course, schedule.steps
         self.must, self.longest, self.prior_scale = set(must), longest, 0.0
         self._evaluations = [[n for n, its in enumerate(self.course.steps) if its == step] for step in range(self.steps)]
-        worth = early_worth(self.steps)
+        worth = early_worth(self.steps) if early else [1.0] * self.steps
         self.gains = [gain * worth[step] for gain, step in zip(self.course.gains, self.course.steps, strict=True)]
         self._priors = span_costs(schedule, self.must, longest)
         self._ends: dict[tuple, list[tuple[float, float, float]]] = {}
@@ -252,12 +255,23 @@ def measured_plan(
     expected to miss no more. Computes as many steps as the automatic one."""
     plan = automatic(schedule, speedup, start_step, end_step)
     must = {0, *outside(schedule, start_step, end_step)}
-    spans = Spans(knowledge, schedule, must, max(LONGEST_GAP, longest_span(plan.computes, schedule.steps)))
-    spans.lean_on(plan.computes)
-    found = spans.cheapest(len(plan.computes))
-    if spans.cost(found) < CLEARLY * spans.cost(plan.computes):
+    longest = max(LONGEST_GAP, longest_span(plan.computes, schedule.steps))
+    beliefs = [Spans(knowledge, schedule, must, longest, early) for early in (True, False)]
+
+    def compared(computes: Sequence[int]) -> float:
+        """Cost over that of the automatic plan, as it is by the belief that is worse for it."""
+        return max(relative(spans.cost(computes), spans.cost(plan.computes)) for spans in beliefs)
+
+    for spans in beliefs:
+        spans.lean_on(plan.computes)
+    found = min((spans.cheapest(len(plan.computes)) for spans in beliefs), key=compared)
+    if compared(found) < CLEARLY:
         return replace(plan, computes=found, note=knowledge.source)
-    return replace(plan, note=f"automatic: {knowledge.source}, it is as good as any")
+    return replace(plan, note=f"automatic: {knowledge.source}, no other is clearly better")
+
+
+def relative(cost: float, other: float) -> float:
+    return cost / other if other else math.inf
 
 
 def expected_error(knowledge: Knowledge, schedule: Schedule, computes: Sequence[int]) -> float:

@@ -102,6 +102,7 @@ def test_an_evaluation_that_raised_leaves_nothing():
         ({"sigmas": SIGMAS[:4]}, "does not evaluate in each step"),
         ({"v": lambda i, sigma: v_of(i, sigma) * (float("nan") if sigma < 0.5 else 1.0)}, "NaN"),
         ({"v": lambda i, sigma: 0.0 * v_of(i, sigma)}, "all zero"),
+        ({"v": lambda i, sigma: v_of(i, sigma) * (-1.0) ** round(10 * sigma)}, "swings to and fro"),
         ({"sigmas": (*SIGMAS[:6], 0.9, 0.7, *SIGMAS[6:])}, "higher noise level"),
     ],
 )
