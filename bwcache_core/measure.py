@@ -119,6 +119,10 @@ class MeasureRun:
         self._began = 0.0
         self.lay(schedule)
 
+    def __deepcopy__(self, memo: dict) -> MeasureRun:
+        """Some packs copy the options of a run: its state stays one."""
+        return self
+
     def lay(self, schedule: Schedule) -> None:
         """The schedule of the run: at the start, and again where the sampler turns out to run over another one."""
         self.schedule = schedule

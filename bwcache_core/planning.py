@@ -55,6 +55,16 @@ class Knowledge:
     source: str = "measured"
 
 
+@dataclass(frozen=True)
+class Found:
+    """What is known for a run. knowledge: None for nothing. nearly: what is known for a run that is not quite this one.
+    warnings: of what could not be read."""
+
+    knowledge: Knowledge | None = None
+    nearly: str = ""
+    warnings: tuple[str, ...] = ()
+
+
 # --- what a sampler does with an output ---
 
 
@@ -246,6 +256,14 @@ def product(inner: Matrix, one: dict[int, float], other: dict[int, float]) -> fl
 
 
 # --- a plan ---
+
+
+def best_plan(found: Found, schedule: Schedule, speedup: float, start_step: int = 0, end_step: int = -1) -> Plan:
+    """The plan for a speed-up by what is known; the automatic one where nothing is, which says what nearly is."""
+    if found.knowledge is not None:
+        return measured_plan(found.knowledge, schedule, speedup, start_step, end_step)
+    plan = automatic(schedule, speedup, start_step, end_step)
+    return replace(plan, note=f"{plan.note}: {found.nearly}") if found.nearly else plan
 
 
 def measured_plan(

@@ -1,0 +1,240 @@
+"""What runs in mode measure taught, kept as files: `bwcache/plans/*.json` in ComfyUI's user directory.
+
+One file for each setup (identity.py), to which further runs add up. Small, and readable: what it is for in words, then the
+matrices that plans are made from. Written only by measuring, and read when a run begins: the same file makes the same plan.
+Names are made here, never taken from outside, and what is no plain file of that folder is not read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from ..bwcache_core.measure import Lesson, NothingLearned
+from ..bwcache_core.planning import Course, Found, Knowledge, Matrix
+from .identity import Setup, digest
+
+VERSION = 1
+FOLDER = ("bwcache", "plans")
+LARGEST = 16 * 2**20  # bytes of a file that is read
+MOST_FILES = 1_000
+MOST_DATES = 100
+NEARLY = 2  # differences with which a setup nearly fits
+PRECISION = 9  # digits of the numbers kept
+
+
+class PlanFileError(ValueError):
+    """Why a file of plans is not used."""
+
+
+@dataclass(frozen=True)
+class PlanFile:
+    """What a file holds. dates: of its runs, oldest first. sigmas: of the evaluations."""
+
+    name: str
+    setup: Setup
+    knowledge: Knowledge
+    sigmas: tuple[float, ...]
+    dates: tuple[str, ...]
+
+    @property
+    def runs(self) -> int:
+        return self.knowledge.runs
+
+    @property
+    def source(self) -> str:
+        """In words, for the note of a plan."""
+        runs = "1 run" if self.runs == 1 else f"{self.runs} runs"
+        return f"measured on {runs}, last on {self.dates[-1][:10]}, {self.name}"
+
+
+def plans_folder() -> Path | None:
+    """Where files of plans lie; None without ComfyUI. Looked up, not imported: tests and scripts have none."""
+    paths = sys.modules.get("folder_paths")
+    return Path(paths.get_user_directory(), *FOLDER) if paths else None
+
+
+# --- which file ---
+
+
+def find(make_setup: Callable[[], Setup]) -> Found:
+    """What is known for a setup, which is made only where there is a file to hold it against."""
+    files, warnings = read_all()
+    if not files:
+        return Found(None, "", tuple(warnings))
+    setup = make_setup()
+    fitting = [file for file in files if not setup.differences(file.setup)]
+    if fitting:
+        best = max(fitting, key=lambda file: (file.runs, file.dates[-1], file.name))
+        return Found(replace(best.knowledge, source=best.source), "", tuple(warnings))
+    near = [(len(differences), file.name, differences) for file in files if (differences := setup.differences(file.setup))]
+    close = [found for found in near if found[0] <= NEARLY]
+    nearly = f"measured only for {', '.join(min(close)[2])}" if close else ""
+    return Found(None, nearly, tuple(warnings))
+
+
+def read_all() -> tuple[list[PlanFile], list[str]]:
+    """Every file of the folder in the order of their names, and a warning for each that cannot be used."""
+    files, warnings = [], []
+    for path in plain_files():
+        try:
+            files.append(read(path))
+        except PlanFileError as error:
+            warnings.append(f"The plan {path.name} is not used: {error}")
+    return files, warnings
+
+
+def plain_files() -> Iterator[Path]:
+    folder = plans_folder()
+    if folder is None or not folder.is_dir():
+        return
+    paths = sorted(path for path in folder.glob("*.json") if path.is_file() and not path.is_symlink())
+    yield from paths[:MOST_FILES]
+
+
+def file_name(setup: Setup) -> str:
+    """Model, steps and sampler for the eye, a hash for the rest."""
+    words = re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{setup.model}_{len(setup.sigmas) - 1}_{setup.sampler}")[:60].strip("._-")
+    rounded = tuple(float(f"{sigma:.3g}") for sigma in setup.sigmas)
+    return f"{words}_{digest([asdict(setup) | {'sigmas': rounded}])}.json"
+
+
+# --- adding a run ---
+
+
+def remember(setup: Setup, lesson: Lesson) -> int:
+    """Add what a run taught to the file of its setup. Returns how many runs that holds. Raises NothingLearned."""
+    folder = plans_folder()
+    if folder is None:
+        raise NothingLearned("there is no folder for plans")
+    files, _ = read_all()
+    before = next((file for file in files if not setup.differences(file.setup)), None)
+    name = before.name if before else file_name(setup)
+    if before is None and (folder / name).exists():
+        raise NothingLearned(f"the plan {name} cannot be added to. Remove it, and measure anew")
+    now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+    file = PlanFile(name, setup, lesson.knowledge, lesson.sigmas, (now,))
+    file = added(before, file) if before else file
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write(folder / name, text_of(file))
+    except OSError as error:
+        raise NothingLearned(f"the plan {name} cannot be written ({error.strerror})") from error
+    return file.runs
+
+
+def added(before: PlanFile, new: PlanFile) -> PlanFile:
+    """Both in one. Raises NothingLearned where the runs do not match."""
+    same = len(before.sigmas) == len(new.sigmas) and all(
+        math.isclose(a, b, rel_tol=1e-3, abs_tol=2e-3) for a, b in zip(before.sigmas, new.sigmas, strict=True)
+    )
+    if not same:
+        raise NothingLearned("the sampler chooses other noise levels in each run")
+    runs, old, now = before.runs, before.knowledge, new.knowledge
+    knowledge = Knowledge(now.course, mean(old.guided, now.guided, runs), mean(old.single, now.single, runs), runs + 1)
+    return PlanFile(before.name, before.setup, knowledge, before.sigmas, (*before.dates, *new.dates)[-MOST_DATES:])
+
+
+def mean(old: Matrix, new: Matrix, runs: int) -> list[list[float]]:
+    """Of `runs` matrices and one more."""
+    return [[(runs * a + b) / (runs + 1) for a, b in zip(*rows, strict=True)] for rows in zip(old, new, strict=True)]
+
+
+def write(path: Path, text: str) -> None:
+    """All of it or nothing."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+# --- as text ---
+
+
+def text_of(file: PlanFile) -> str:
+    """JSON, a row of a matrix on each line."""
+    course = file.knowledge.course
+    evaluations = list(zip(course.steps, rounded(course.places), rounded(course.gains), rounded(file.sigmas), strict=True))
+    told = {
+        "bwcache_plan": VERSION,
+        **asdict(file.setup),
+        "sigmas": rounded(file.setup.sigmas),
+        "runs": file.runs,
+        "dates": list(file.dates),
+        "evaluations": [list(evaluation) for evaluation in evaluations],
+        "guided": lower(file.knowledge.guided),
+        "single": lower(file.knowledge.single),
+    }
+    return laid_out({**told, "checksum": checksum(told)})
+
+
+def laid_out(told: dict) -> str:
+    lines = []
+    for key, value in told.items():
+        nested = isinstance(value, list) and value and isinstance(value[0], list)
+        text = "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]" if nested else json.dumps(value)
+        lines.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def checksum(told: dict) -> str:
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def rounded(numbers) -> list[float]:
+    return [float(f"{number:.{PRECISION}g}") for number in numbers]
+
+
+def lower(matrix: Matrix) -> list[list[float]]:
+    """The lower triangle: the other half is the same."""
+    return [rounded(row[: n + 1]) for n, row in enumerate(matrix)]
+
+
+def whole(rows: list[list[float]]) -> list[list[float]]:
+    return [[rows[max(i, j)][min(i, j)] for j in range(len(rows))] for i in range(len(rows))]
+
+
+def read(path: Path) -> PlanFile:
+    """Raises PlanFileError."""
+    try:
+        if path.stat().st_size > LARGEST:
+            raise PlanFileError("it is too large.")
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise error if isinstance(error, PlanFileError) else PlanFileError("it cannot be read.") from error
+    if not isinstance(told, dict) or not isinstance(told.get("bwcache_plan"), int):
+        raise PlanFileError("it is no file of plans.")
+    if told["bwcache_plan"] != VERSION:
+        raise PlanFileError(f"it is of version {told['bwcache_plan']}, and this BWCache reads version {VERSION}.")
+    if told.pop("checksum", "") != checksum(told):
+        raise PlanFileError("it was changed by hand or damaged. Remove it, and measure anew.")
+    try:
+        return file_of(path.name, told)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise PlanFileError("its numbers do not fit together. Remove it, and measure anew.") from error
+
+
+def file_of(name: str, told: dict) -> PlanFile:
+    names = ("model", "weights", "loras", "sampler", "guidance")
+    setup = Setup(*(str(told[key]) for key in names), tuple(map(float, told["sigmas"])), bool(told["flow"]))
+    steps, places, gains, sigmas = zip(*told["evaluations"], strict=True)
+    guided, single = whole(told["guided"]), whole(told["single"])
+    sound = set(steps) == set(range(setup.schedule.steps)) and len(guided) == len(single) == len(steps)
+    numbers = [number for matrix in (guided, single) for row in matrix for number in row]
+    if not (sound and all(map(math.isfinite, [*numbers, *places, *gains])) and told["runs"] >= 1 and told["dates"]):
+        raise ValueError("lengths differ")
+    course = Course(steps, places, gains)
+    return PlanFile(name, setup, Knowledge(course, guided, single, int(told["runs"])), sigmas, tuple(told["dates"]))
