@@ -87,7 +87,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one shape, a short run")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seeds", type=int, default=3, help="of the whole runs")
-    parser.add_argument("--side", type=int, default=48, help="latent height and width of the whole runs")
+    parser.add_argument("--side", type=int, default=32, help="latent height and width of the whole runs")
     parser.add_argument("--steps", type=int, default=20, help="of the whole runs")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()

@@ -54,12 +54,18 @@ class Results:
         wanted = fewer(setting, speedup) if method == FEWER_STEPS else f"{speedup:g}x"
         return next((point for point in self._by[setting, method] if point.point == wanted), None)
 
-    def psnr(self, setting: Setting, method: str, speedup: float) -> float | None:
-        """Mean over clips in dB, read between a method's points where it was not made for the speed-up."""
+    def compared(self, model: str) -> list[Setting]:
+        """The settings of a model that all methods ran on; all of them if there is none."""
+        everywhere = self.settings(model)
+        ran = {setting for setting, method in self._by if method in (TEACACHE, "LeMiCa")}
+        return [setting for setting in everywhere if setting in ran] or everywhere
+
+    def psnr(self, setting: Setting, method: str, speedup: float, of: Callable = mean) -> float | None:
+        """Mean (or worst) over clips in dB, read between a method's points where it was not made for the speed-up."""
         if method in PLANNED:
             point = self.planned(setting, method, speedup)
-            return None if point is None else mean(point.psnr)
-        return between([(p.speedup, mean(p.psnr)) for p in self._by[setting, method]], speedup)
+            return None if point is None else of(point.psnr)
+        return between([(p.speedup, of(p.psnr)) for p in self._by[setting, method]], speedup)
 
     def regrets(self, model: str, speedup: float | None = None, method: str = FORECAST) -> list[float]:
         """dB that the oracle's plan is ahead, by setting (and speed-up, unless one is given)."""
@@ -104,6 +110,26 @@ def by_model(results: Results) -> list[str]:
     for model in results.models:
         lines += [row for speedup in SPEEDUPS if (row := model_row(results, model, speedup))]
     return lines
+
+
+def overview(results: Results, speedup: float) -> list[str]:
+    """Markdown: every method on every model at one speed-up, mean / worst clip, on the settings that all of them ran."""
+    lines = [f"| at {speedup:g}x | {' | '.join(results.models)} |", "|---" * (len(results.models) + 1) + "|"]
+    for method in results.methods:
+        cells = [overview_cell(results, method, model, speedup) for model in results.models]
+        if any(text != "-" for text in cells):
+            lines.append(f"| {method} | {' | '.join(cells)} |")
+    return lines
+
+
+def overview_cell(results: Results, method: str, model: str, speedup: float) -> str:
+    settings = results.compared(model)
+    means, worst = ([results.psnr(s, method, speedup, of) for s in settings] for of in (mean, min))
+    known = [value for value in worst if value is not None]
+    if not known:
+        return "-"
+    share = "" if len(known) == len(settings) else f" ({len(known)} of {len(settings)})"
+    return f"{mean(value for value in means if value is not None):.1f} / {min(known):.1f}{share}"
 
 
 def model_row(results: Results, model: str, speedup: float) -> str:

@@ -74,9 +74,9 @@ def test_more_computed_steps_are_better(on):
     assert on.forecast(1.25) >= on.forecast(1.5) >= on.forecast(2.0)
 
 
-def test_the_corrector_does_no_harm(on):
+def test_the_corrector_wins_some_db(on):
     computes = automatic(on.setting.schedule, 2.0).computes
-    assert on.psnr(computes) >= on.psnr(computes, corrector=False)
+    assert on.psnr(computes) >= on.psnr(computes, corrector=False) + 2.0
 
 
 @pytest.mark.parametrize("name", ["tinywan", "postcards"])
