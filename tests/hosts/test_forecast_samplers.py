@@ -278,7 +278,6 @@ def test_a_first_sigma_that_is_no_number_is_sampled_as_without_us(lab, first):
     assert "no finite number" in cached.report.warnings[0]
 
 
-@pytest.mark.xfail(reason="bwcache_core/run.py takes the quotient by sigma 0 for broken numbers")
 def test_an_evaluation_at_sigma_0_runs_the_model_and_is_never_learned_from(lab):
     """Autoregressive samplers fill the model's memory that way, whatever step the plan has there."""
 

@@ -166,9 +166,6 @@ CELLS = {
     for cell in cells
 }
 
-PENDING = {"wan21_causal-autoregressive": "its evaluations at sigma 0 are reported as broken numbers"}
-"""Cells that show a fault that is known, and what it is."""
-
 QUICK = {
     *(f"{name}-alone" for name in (T2V, HUNYUAN, "wan21_vace", "flux", "sdxl", "minimax_h3", "ltxav", "cogvideox", "krea2")),
     *(f"{T2V}-{name}" for name in ("slg", "windows_static", "scheduled", "cfg_to_1", "lora_keyframes", "two_experts",

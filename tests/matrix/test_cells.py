@@ -6,19 +6,12 @@ import json
 
 import pytest
 
-from bwcache_pack.tests.matrix.cells import CELLS, PENDING, QUICK, Cell
+from bwcache_pack.tests.matrix.cells import CELLS, QUICK, Cell
 from bwcache_pack.tests.matrix.checkpoints import Absent
 from bwcache_pack.tests.matrix.checks import check
 
 pytestmark = pytest.mark.comfyui
-
-
-def marks(name: str) -> list:
-    slow = [] if name in QUICK else [pytest.mark.slow]
-    return [*slow, pytest.mark.xfail(reason=PENDING[name])] if name in PENDING else slow
-
-
-PARAMS = [pytest.param(cell, marks=marks(name)) for name, cell in CELLS.items()]
+PARAMS = [pytest.param(cell, marks=() if name in QUICK else pytest.mark.slow) for name, cell in CELLS.items()]
 
 
 @pytest.mark.parametrize("cell", PARAMS, ids=CELLS)
