@@ -11,9 +11,11 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .config import FORECAST, PER_BLOCK, BlockConfig, ForecastConfig
+from .config import FORECAST, MEASURE, PER_BLOCK, BlockConfig, ForecastConfig
 from .report import RunReport, StepReport
+from .schedule import ZERO
 
+FULL_NOISE = 0.99  # sigma of a flow; other schedules begin higher
 FEW_STEPS = 8  # models distilled for fewer need each of them
 LITTLE = 0.15  # share of the work; under it the cache is hardly worth its memory
 MUCH = 2.75  # times less work; over it, look at the result before trusting it
@@ -23,6 +25,8 @@ LEAST_SAVED = 0.05  # seconds; less would be told as 0.0 s
 SLOWER_THAN_WORK = 0.75  # of the ratio of work: the rest of the time is spent elsewhere
 MOST_INTERVAL = 100  # what reuse_interval takes
 SHOWN_REASONS = 3
+FULLY_MEASURED = 3  # runs; more hardly change a plan
+WORDS = ("no", "one", "two")
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,9 @@ def notice(run: RunReport) -> str:
 
 def advise(run: RunReport) -> Advice:
     why, what_next = "", ""
-    if run.finished and run.evaluations and not run.stopped:
+    if run.mode == MEASURE:
+        why, what_next = measured(run)
+    elif run.finished and run.evaluations and not run.stopped:
         why, what_next = (nothing_reused if run.work_ratio == 1.0 else something_reused)(run)
     return Advice(what_happened(run), why, what_next, tuple(notes(run)))
 
@@ -143,6 +149,20 @@ def duration(seconds: float) -> str:
 # --- why, and what next ---
 
 
+def measured(run: RunReport) -> tuple[str, str]:
+    """What a run in mode measure learned, and what one more would bring."""
+    if not run.finished:
+        return "Nothing was learned from it.", ""
+    if run.unlearned:
+        return f"Nothing was learned: {run.unlearned}.", ""
+    runs = "1 run" if run.measured_runs == 1 else f"{run.measured_runs} runs"
+    missing = FULLY_MEASURED - run.measured_runs
+    if missing <= 0:
+        return f"Measured on {runs}.", "Set mode to forecast: it uses what was measured."
+    more = f"{WORDS[missing]} more prompt{'s make' if missing > 1 else ' makes'} the plan better"
+    return f"Measured on {runs}: {more}.", "Mode forecast uses what was measured."
+
+
 def nothing_reused(run: RunReport) -> tuple[str, str]:
     if run.faults:
         return broken(run)
@@ -171,11 +191,16 @@ def forecast_nothing(run: RunReport) -> tuple[str, str]:
     aside = set_aside(run)
     if aside:
         return forecast_set_aside(run, aside)
-    if run.steps_total < FEW_STEPS:
-        return f"Of {run.steps_total} steps none can be spared.", "Leave BWCache Apply out here."
+    if run.plan_note and not run.plan_note.startswith("automatic"):
+        return "The plan computes every step.", "Take steps out of its text, or set plan to auto."
     if run.speedup_asked <= 1:
         return "speedup is 1, which computes every step.", f"Set speedup to {ForecastConfig.speedup:g}."
-    return f"The plan computes every step ({run.plan_note}).", "Check steps, start_step and end_step, or set plan to auto."
+    steps = run.steps_total
+    if steps < 2:
+        return "A run of one step has nothing to reuse.", "Leave BWCache Apply out here."
+    if steps / run.speedup_asked > steps - 0.5:
+        return f"speedup {run.speedup_asked:g} leaves no step of {steps}.", f"Set speedup to {rounded_up(steps / (steps - 1)):g}."
+    return "start_step and end_step leave no step to reuse.", "Lower start_step or raise end_step."
 
 
 def set_aside(run: RunReport) -> list[StepReport]:
@@ -221,13 +246,18 @@ def something_reused(run: RunReport) -> tuple[str, str]:
     if run.faults:
         return broken(run)
     why = less_than_planned(run) or time_elsewhere(run)
-    if run.mode == FORECAST and run.steps_total < FEW_STEPS:
+    if run.mode == FORECAST and run.steps_total < FEW_STEPS and is_whole(run):
         return why, "A model made for so few steps needs each of them: leave BWCache Apply out here."
     if run.mode != FORECAST and run.work_ratio < 1 / (1 - LITTLE):
         return why or "That is little.", block_advice(run)
     if run.work_ratio > MUCH:
         return why, "That is much: compare with a run of the same seed without the cache (BWCache Compare)."
     return why, ""
+
+
+def is_whole(run: RunReport) -> bool:
+    """From pure noise to none: not the part of a schedule that one of several samplers runs."""
+    return run.sigmas[0] > FULL_NOISE and abs(run.sigmas[-1]) <= ZERO
 
 
 def less_than_planned(run: RunReport) -> str:

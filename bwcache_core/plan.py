@@ -21,6 +21,7 @@ LONGEST = 60_000  # characters: room for every second of MOST_STEPS
 SHOWN = 40  # characters of a user's text in a message
 FORM = "Such as 0-3 5 8 12/20: steps and ranges in rising order, then the number of steps; or auto."
 
+FEWEST = 2  # computed steps: with one, no forecast is ever held against anything
 LONGEST_GAP = 8  # steps; published lists (LeMiCa, MeanCache) are bounded at 7 or 8
 # Chosen on the models of the zoo by the worst of them (benchmarks/NOTES.md).
 EARLY, EARLY_POWER = 8.0, 6  # how much more the first steps are worth, and how fast that fades
@@ -206,7 +207,7 @@ def automatic(schedule: Schedule, speedup: float, start_step: int = 0, end_step:
     Steps outside the window compute, whatever the speed-up.
     """
     steps = schedule.steps
-    count = min(max(rounded(steps / speedup), 1), steps)
+    count = min(max(rounded(steps / speedup), FEWEST), steps)
     must = {0, *outside(schedule, start_step, end_step)}
     if schedule.ends_at_zero and count > 1:
         must.add(steps - 1)  # fine detail is decided there

@@ -12,7 +12,8 @@ import torch.distributed
 
 from .config import ForecastConfig
 from .corrector import SamplerStep
-from .plan import plan_for
+from .plan import Plan, plan_for
+from .planning import Found, best_plan
 from .report import RunReport, StepReport
 from .schedule import Schedule
 from .track import Call, Place, Scale, Track
@@ -20,6 +21,7 @@ from .trust import Trust
 
 SAME_SIGMA = 1e-3  # relative: half precision rounds sigmas
 PLANNED = "the plan"
+GRADIENTS = "the model runs under gradients, as in training"
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,19 @@ class Seen:
     away: torch.Tensor | None
 
     @property
-    def sources(self) -> list[torch.Tensor]:
-        """What samplers take the direction of noise from: D, and those of CFG++ (arXiv:2406.08070) the other one."""
-        return [self.denoised] if self.away is None else [self.denoised, self.away]
-
-    @property
     def nbytes(self) -> int:
-        return self.latent.nbytes + sum(source.nbytes for source in self.sources)
+        return sum(tensor.nbytes for tensor in (self.latent, self.denoised, self.away) if tensor is not None)
+
+    def noises(self, sigma: torch.Tensor, flow: bool) -> list[torch.Tensor]:
+        """What samplers take D of the next latent at `sigma` (B, 1, ...) to lack: the noise that D left, and, in CFG++
+        (arXiv:2406.08070), that of the other condition, for noise that is added and for flows."""
+        ratio = sigma / self.place.sigma
+        noises = [(self.latent - self.denoised) * ratio]
+        if self.away is not None:
+            noises.append((self.latent - self.away) * ratio)
+        if self.away is not None and flow:
+            noises.append(noises[1] + sigma * (self.away - self.denoised))
+        return noises
 
 
 @dataclass(frozen=True)
@@ -56,13 +64,15 @@ class ForecastRun:
 
     sampler: what it does at each evaluation (corrector.py), empty where that is not known. group: processes that sample
     the same latent together, and have to decide alike. on_step: called with each finished StepReport.
+    known: what was measured for runs over a schedule.
     """
 
     def __init__(
         self, config: ForecastConfig, schedule: Schedule, model: str = "", sampler: Sequence[SamplerStep] = (),
         scale: Scale | None = None, group: torch.distributed.ProcessGroup | None = None,
-        on_step: Callable[[StepReport], None] | None = None,
+        on_step: Callable[[StepReport], None] | None = None, known: Callable[[Schedule], Found] | None = None,
     ) -> None:
+        self._known = known
         self.config, self.scale, self.group, self.on_step = config, scale or Scale(), group, on_step
         self.sampler = sampler
         self.trust = Trust(config.threshold)
@@ -81,14 +91,23 @@ class ForecastRun:
         self._began = 0.0
         self.lay(schedule)
 
+    def __deepcopy__(self, memo: dict) -> ForecastRun:
+        """Some packs copy the options of a run: its state stays one."""
+        return self
+
     def lay(self, schedule: Schedule) -> None:
         """Make the plan for a schedule: at the start, and again where the sampler turns out to run over another one."""
-        config = self.config
-        self.schedule = schedule
-        self.plan = plan_for(schedule, config.speedup, config.plan, config.start_step, config.end_step)
-        report = self.report
+        self.schedule, self.plan, report = schedule, self._plan(schedule), self.report
         report.sigmas, report.plan, report.plan_note = list(schedule.sigmas), self.plan.text, self.plan.note
         report.planned = list(self.plan.computes)
+
+    def _plan(self, schedule: Schedule) -> Plan:
+        config = self.config
+        if self._known is None or config.plan_given or not config.reuses:
+            return plan_for(schedule, config.speedup, config.plan, config.start_step, config.end_step)
+        found = self._known(schedule)
+        self.report.warnings += [warning for warning in found.warnings if warning not in self.report.warnings]
+        return best_plan(found, schedule, config.speedup, config.start_step, config.end_step)
 
     @property
     def stopped(self) -> bool:
@@ -132,6 +151,8 @@ class ForecastRun:
             self._reuse = self._decide(self._jump)
         key = (call.key, self._counts.get(call.key, 0))
         self._counts[call.key] = key[1] + 1
+        if latent.requires_grad and torch.is_grad_enabled():
+            self._stop(GRADIENTS)
         track = self.tracks.get(key)  # `end` leaves none that took no part in the evaluation before
         sigma = timestep.reshape(-1, *[1] * (latent.ndim - 1))
         asked = sum(label is not None for label in call.labels)
@@ -143,7 +164,7 @@ class ForecastRun:
             denoised = compute()
             self._current.calls_run += asked
             if any(d is not None and d.requires_grad for d in denoised):
-                self._stop("the model runs under gradients, as in training")
+                self._stop(GRADIENTS)
             if not self.keeps or self.sigma <= 0:
                 return self._count(asked, denoised)
             track = track or Track()
@@ -171,7 +192,7 @@ class ForecastRun:
             self.tracks = {key: track for key, track in self.tracks.items() if track.evaluation == place.evaluation}
             away = asked[1].clone() if len(asked) == 2 and asked[1].shape == latent.shape else None
             self._seen = Seen(place, latent.clone(), denoised.clone(), away)
-            if current.calls_run:
+            if current.calls_run == current.calls_total:
                 self.trust.computed()
         current.cache_bytes = self._held()
         self.report.steps.append(current)
@@ -245,7 +266,7 @@ class ForecastRun:
         current.reason = PLANNED
         if place.step in self.plan.computes:
             return False
-        newest = max(track.newest for track in self.tracks.values())
+        newest = min(track.newest for track in self.tracks.values())
         objection = trust.objection(place.coordinate - newest)
         if objection:
             current.reason, current.judged, current.limit = objection
@@ -305,9 +326,9 @@ class ForecastRun:
         seen = self._seen
         if seen.latent.shape != latent.shape:
             return []
-        ratio = (timestep / seen.place.sigma).reshape(-1, *[1] * (latent.ndim - 1))
-        towards = [(seen.latent - source) * ratio for source in seen.sources]
-        return [self.scale.sums(latent - seen.denoised - noise, noise) for noise in towards]
+        sigma = timestep.reshape(-1, *[1] * (latent.ndim - 1))
+        off = latent - seen.denoised
+        return [self.scale.sums(off - noise, noise) for noise in seen.noises(sigma, self.schedule.flow)]
 
     def _held(self) -> int:
         return sum(track.nbytes for track in self.tracks.values()) + (self._seen.nbytes if self._seen else 0)

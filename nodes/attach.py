@@ -10,19 +10,24 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
 import torch.distributed
 
 from ..bwcache_core.advice import log_lines, plan_line
-from ..bwcache_core.config import BlockConfig, ForecastConfig
+from ..bwcache_core.config import BlockConfig, ForecastConfig, MeasureConfig
 from ..bwcache_core.corrector import SamplerStep
+from ..bwcache_core.measure import Lesson, MeasureRun
+from ..bwcache_core.planning import Found
 from ..bwcache_core.report import RunReport, RunStats
 from ..bwcache_core.run import ForecastRun, described
 from ..bwcache_core.schedule import Schedule, schedule_of
 from ..bwcache_core.track import Call, Scale
 from .guard import FAILED, Guard
+from .identity import setup_of
+from .plans import find, remember
 from .rivals import rival_caches
 from .sampler_response import sampler_response
 
@@ -40,12 +45,12 @@ Watch = Callable[[RunReport], Listener]  # called when a run begins, with the re
 
 def attach(
     model,
-    config: ForecastConfig | BlockConfig,
+    config: ForecastConfig | MeasureConfig | BlockConfig,
     stats: RunStats,
     watch: Watch | None = None,
     group: torch.distributed.ProcessGroup | None = None,
 ):
-    """Clone of `model` (a ModelPatcher) that caches. Attaching again replaces the earlier cache.
+    """Clone of `model` (a ModelPatcher) that caches, or measures. Attaching again replaces the earlier cache.
 
     stats receives a RunReport per run, watch sees each run from its beginning. group: processes that sample the same
     latent together. Costs nothing until sampling; the input is untouched. Raises UnsupportedModelError in block modes.
@@ -54,8 +59,9 @@ def attach(
         from .attach_blocks import attach_blocks
 
         return attach_blocks(model, config, stats, watch, group)
+    opened = open_measuring if isinstance(config, MeasureConfig) else partial(open_run, config, group)
     wrappers = {
-        OUTER_SAMPLE: outer_sample(partial(open_run, config, group), stats, watch),
+        OUTER_SAMPLE: outer_sample(opened, stats, watch),
         PREDICT_NOISE: _predict_noise,
         CALC_COND_BATCH: _calc_cond_batch,
     }
@@ -217,10 +223,40 @@ def open_run(
     sizes = [math.prod(shape[1:]) for shape in latent_shapes or ()]
     scale = Scale(tuple(sizes) if len(sizes) > 1 else (), denoise_mask)
     module = inner_module(patcher)
-    run = ForecastRun(config, schedule, type(module).__name__, steps, scale, group)
+    known = partial(known_plans, guider, sampler, module)
+    run = ForecastRun(config, schedule, type(module).__name__, steps, scale, group, known=known)
     run.report.warnings += warnings
     run.report.rivals = rivals_of(guider, sampler, module)
     logger.info("BWCache %s: %s", config.mode, plan_line(run.report))
+    return run
+
+
+def known_plans(guider, sampler, module: torch.nn.Module, schedule: Schedule) -> Found:
+    """What was measured for such runs. Whatever a file or a weight holds, the run goes on."""
+    try:
+        return find(lambda: setup_of(guider, sampler, schedule, module))
+    except Exception as error:
+        return Found(warnings=(f"Measured plans were not looked for: {described(error)}.",))
+
+
+def open_measuring(
+    guider, /, noise, latent_image, sampler, sigmas, denoise_mask=None, *rest, latent_shapes=None, **more
+) -> MeasureRun:
+    """The state of a run that measures, from the arguments of OUTER_SAMPLE."""
+    patcher = guider.model_patcher
+    module = inner_module(patcher)
+    try:
+        steps = sampler_response(guider, sampler, sigmas)
+    except Exception:  # another version of the sampler: its steps then count by their width
+        steps = ()
+    run = MeasureRun(trimmed(sigmas.tolist(), is_flow(patcher)), type(module).__name__, steps, denoise_mask)
+    setup = setup_of(guider, sampler, run.schedule, module)
+
+    def keep(lesson: Lesson) -> int:
+        return remember(replace(setup, sigmas=run.schedule.sigmas), lesson)
+
+    run.keep = keep
+    run.report.rivals = rivals_of(guider, sampler, module)
     return run
 
 
@@ -260,8 +296,13 @@ def inner_module(patcher) -> torch.nn.Module:
 
 
 def rivals_of(guider, sampler, module: torch.nn.Module) -> list[str]:
-    """Other caches on the same model, in its options, in the sampler, or in the place of its forward."""
-    return rival_caches(guider.model_options, getattr(sampler, "sampler_function", None), vars(module).get("forward"))
+    """Other caches on the same model, in its options, in the sampler, or in the place of its forward. Decides nothing."""
+    function, forward = getattr(sampler, "sampler_function", None), vars(module).get("forward")
+    try:
+        return rival_caches(guider.model_options, function, forward)
+    except Exception as error:  # options that are not as ComfyUI's
+        logger.info("BWCache did not look for other caches: %s", described(error))
+        return []
 
 
 def find_run(model_options: Mapping) -> ForecastRun | None:

@@ -19,11 +19,10 @@ from ..bwcache_core.paper.model_pass import ModelPass
 from ..bwcache_core.paper.run import BlockRun
 from ..bwcache_core.paper.stream import StreamKey
 from ..bwcache_core.report import RunStats
-from .attach import KEY, OUTER_SAMPLE, PREDICT_NOISE, Watch, detached, find_run, outer_sample
+from .attach import KEY, OUTER_SAMPLE, PREDICT_NOISE, Watch, detached, find_run, inner_module, outer_sample, rivals_of
 from .families import BlockLayout, block_layout
 from .guard import FAILED, Guard, leave_to_python
 from .memory import enlarged, placement_of
-from .rivals import rival_caches
 
 # Values of comfy.patcher_extension.WrappersMP, as in attach.py.
 PREPARE_SAMPLING, APPLY_MODEL, DIFFUSION_MODEL = "prepare_sampling", "apply_model", "diffusion_model"
@@ -129,7 +128,7 @@ def open_run(
     placement = placement_of(config, layout, guider, noise, alone=group is None)
     run = BlockRun(placement.put_into(config), layout.block_count, schedule, layout.model, group=group)
     run.place(placement)
-    run.report.rivals = rival_caches(guider.model_options, getattr(sampler, "sampler_function", None))
+    run.report.rivals = rivals_of(guider, sampler, inner_module(guider.model_patcher))
     return run
 
 

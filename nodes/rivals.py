@@ -18,10 +18,11 @@ NAMES = {
     "fsampler": "FSampler",
     "dicache": "DiCache",
     "seacache": "SeaCache",
-    "minimaxh3adaptivecache": "the MiniMax-H3 cache",
+    "spectrum": "Spectrum",
     "adaptivecache": "an adaptive cache",
 }
 LONGEST = 200
+PACKS = "custom_nodes"  # what lies above it is the user's own folder
 
 
 def rival_caches(model_options: Mapping, *functions: object) -> list[str]:
@@ -54,5 +55,7 @@ def origin(function: object) -> str:
     """Module and name of a function, or of the class of an object that is called like one."""
     if function is None:
         return ""
+    function = getattr(function, "func", function)  # functools.partial
     named = function if hasattr(function, "__qualname__") else type(function)
-    return f"{getattr(named, '__module__', '')}.{getattr(named, '__qualname__', '')}"[:LONGEST]
+    full = f"{getattr(named, '__module__', '')}.{getattr(named, '__qualname__', '')}"
+    return full.rpartition(PACKS)[2][-LONGEST:]

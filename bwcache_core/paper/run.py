@@ -64,6 +64,10 @@ class BlockRun:
         self._began = 0.0
         self._seen = False  # whether any model call showed what to cache
 
+    def __deepcopy__(self, memo: dict) -> BlockRun:
+        """Some packs copy the options of a run: its state stays one."""
+        return self
+
     def begin_evaluation(self, timestep: torch.Tensor) -> None:
         """Read sigma and the last evaluation's sums (the one host sync), then decide for all conditions alike.
 

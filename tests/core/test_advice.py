@@ -62,23 +62,31 @@ SAYS = {  # the run: all that is said of it
         forecast("c" * 20, speedup_asked=1.0),
         "All 20 steps were computed.\nspeedup is 1, which computes every step. Set speedup to 2.",
     ),
-    "too few steps": (
-        forecast("cccc"),
-        "All 4 steps were computed.\nOf 4 steps none can be spared. Leave BWCache Apply out here.",
+    "a speed-up that is too small for so few steps": (
+        forecast("cccc", speedup_asked=1.1),
+        "All 4 steps were computed.\nspeedup 1.1 leaves no step of 4. Set speedup to 1.4.",
+    ),
+    "a plan of all steps": (
+        forecast("cccc", plan_note="your plan"),
+        "All 4 steps were computed.\nThe plan computes every step. Take steps out of its text, or set plan to auto.",
     ),
     "one step": (
         forecast("c"),
-        "The only step was computed.\nOf 1 steps none can be spared. Leave BWCache Apply out here.",
+        "The only step was computed.\nA run of one step has nothing to reuse. Leave BWCache Apply out here.",
     ),
     "few steps, some reused": (
         forecast("crcr"),
         "2 of 4 steps were computed, about 1.8x, about 1.8 s saved.\n"
         "A model made for so few steps needs each of them: leave BWCache Apply out here.",
     ),
+    "the first steps of a schedule, some reused": (
+        forecast("crcr", sigmas=[1.0, 0.9, 0.8, 0.7, 0.6]),
+        "2 of 4 steps were computed, about 1.8x, about 1.8 s saved.",
+    ),
     "a window that leaves nothing": (
         forecast("c" * 20, plan_note="automatic, start_step 19"),
-        "All 20 steps were computed.\nThe plan computes every step (automatic, start_step 19). "
-        "Check steps, start_step and end_step, or set plan to auto.",
+        "All 20 steps were computed.\nstart_step and end_step leave no step to reuse. "
+        "Lower start_step or raise end_step.",
     ),
     "noise in every step": (
         _with(aside(NOISY)),

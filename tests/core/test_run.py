@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import math
 import weakref
@@ -346,6 +347,35 @@ def test_a_model_under_gradients_gets_no_cache():
     assert actions(run) == "CCC" and not run.tracks and run._seen is None
     assert len(model.calls) == 3
     assert "gradients" in run.report.stopped
+
+
+def test_a_latent_under_gradients_in_mid_run_stops_the_cache():
+    """Guidance by a loss asks for the gradient of D: a forecast has none that is true."""
+    run, model = new_run("0-1/10"), Model(lambda i, sigma, x: x * sigma)
+    x = torch.tensor([[3.0, -1.0]])
+    for sigma in (1.0, 0.9):
+        x = x + (x - evaluate(run, model, sigma, x)[0][0]) / sigma * -0.1
+    x = x.requires_grad_()
+    [[denoised]] = evaluate(run, model, 0.8, x)
+    [gradient] = torch.autograd.grad(denoised.sum(), x)
+    assert torch.allclose(gradient, torch.full((1, 2), 1.0 - 0.8 * 0.8))
+    assert actions(run) == "CCC" and "gradients" in run.report.stopped
+
+
+def test_whoever_copies_the_options_of_a_run_shares_its_state():
+    run = new_run("0-1/10")
+    run.on_step = memoryview(b"what cannot be copied")
+    options = copy.deepcopy({"transformer_options": {"bwcache": run}})
+    assert options["transformer_options"]["bwcache"] is run
+
+
+def test_noise_and_gaps_are_those_of_the_call_that_was_foretold_longest():
+    """Another call begins in every evaluation from the third on: it computes, the first is foretold again."""
+    run = new_run("0-1/10")
+    calls = [(COND,), (COND,), *[(COND, Call(n, ("cond",))) for n in range(8)]]
+    euler(run, Model(lambda i, sigma, x: x), calls=calls, noise=0.3)
+    assert "C" in actions(run)[2:]
+    assert max(step.judged or 0.0 for step in run.report.steps) > run.trust.most_noise
 
 
 def test_closing_drops_every_tensor():
