@@ -24,7 +24,7 @@ FORM = "Such as 0-3 5 8 12/20: steps and ranges in rising order, then the number
 FEWEST = 2  # computed steps: with one, no forecast is ever held against anything
 LONGEST_GAP = 8  # steps; published lists (LeMiCa, MeanCache) are bounded at 7 or 8
 # Chosen on the models of the zoo by the worst of them (benchmarks/NOTES.md).
-EARLY, EARLY_POWER = 8.0, 6  # how much more the first steps are worth, and how fast that fades
+EARLY, EARLY_POWER = 16.0, 6  # how much more the first steps are worth, and how fast that fades
 LEAST_MOVE, LEAST_WIDTH = 1e-3, 1e-6  # of noise level and sigma, for each step: where sigmas are equal, evenly
 
 
