@@ -369,13 +369,23 @@ def test_whoever_copies_the_options_of_a_run_shares_its_state():
     assert options["transformer_options"]["bwcache"] is run
 
 
-def test_noise_and_gaps_are_those_of_the_call_that_was_foretold_longest():
-    """Another call begins in every evaluation from the third on: it computes, the first is foretold again."""
+COMING_AND_GOING = [(COND,), (COND,), *[(COND, Call(n, ("cond",))) for n in range(8)]]
+
+
+def test_noise_adds_up_for_a_call_that_is_foretold_again_while_others_compute():
     run = new_run("0-1/10")
-    calls = [(COND,), (COND,), *[(COND, Call(n, ("cond",))) for n in range(8)]]
-    euler(run, Model(lambda i, sigma, x: x), calls=calls, noise=0.3)
-    assert "C" in actions(run)[2:]
-    assert max(step.judged or 0.0 for step in run.report.steps) > run.trust.most_noise
+    euler(run, Model(), calls=COMING_AND_GOING, noise=0.005)
+    assert actions(run) == "CC" + "P" * 8
+    jumps = [step.jump for step in run.report.steps[2:]]
+    assert run.trust.noise == pytest.approx(math.hypot(*jumps)) and min(jumps) > 0
+
+
+def test_the_gap_is_that_of_the_call_that_was_foretold_longest():
+    run = new_run("0-1/10")
+    run.trust.measured = lambda error, distance: None
+    run.trust.reach = 3.5
+    euler(run, Model(), calls=COMING_AND_GOING)
+    assert actions(run) == "CCPPPCPPPC"
 
 
 def test_closing_drops_every_tensor():
