@@ -10,7 +10,7 @@ FORECAST = "forecast"
 PAPER = "paper"
 PER_BLOCK = "per block"
 MEASURE = "measure"
-MODES = (FORECAST, PAPER, PER_BLOCK)
+MODES = (FORECAST, PAPER, PER_BLOCK, MEASURE)
 
 GPU = "gpu"
 CPU = "cpu"
@@ -90,6 +90,13 @@ class ForecastConfig(Config):
     @property
     def plan_given(self) -> bool:
         return parse(self.plan) is not None
+
+
+@dataclass(frozen=True)
+class MeasureConfig:
+    """Measure mode: no cache, learns a plan's worth from the run. There is nothing to set."""
+
+    mode = MEASURE
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,14 @@ plan `custom`, since the classic canvas folds nothing away.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from comfy_api.latest import io
 
 from ..bwcache_core.config import (
     CACHE_DEVICES,
     FORECAST,
+    MEASURE,
     MODES,
     PAPER,
     PER_BLOCK,
@@ -19,31 +22,39 @@ from ..bwcache_core.config import (
     Config,
     ConfigError,
     ForecastConfig,
+    MeasureConfig,
 )
 from ..bwcache_core.plan import AUTO
 
 CUSTOM = "custom"
 PLANS = (AUTO, CUSTOM)
+WORKER_MODES = tuple(mode for mode in MODES if mode != MEASURE)  # where several processes sample one video
 EXPERT = {"advanced": True}  # as extra_dict: the `advanced` argument exists only since ComfyUI 0.10
 FARTHEST = 10_000  # steps
 
 
-def settings_inputs() -> list:
+
+def settings_inputs(modes: Sequence[str] = MODES) -> list:
     """The mode, with the inputs of each."""
     options = [
-        io.DynamicCombo.Option(FORECAST, forecast_inputs(ForecastConfig())),
+        io.DynamicCombo.Option(FORECAST, forecast_inputs(ForecastConfig(), measured=MEASURE in modes)),
         io.DynamicCombo.Option(PAPER, block_inputs(BlockConfig(), paper=True)),
         io.DynamicCombo.Option(PER_BLOCK, block_inputs(BlockConfig(mode=PER_BLOCK), paper=False)),
+        io.DynamicCombo.Option(MEASURE, []),
     ]
     tooltip = (
         "forecast: a plan says which steps are computed, the others are foretold. For any model. "
         "paper: the published method, replays all blocks while they hardly change. "
         "per block: each block is judged by its own change; holds far more memory."
     )
+    tooltip += " measure: no cache; learns from the run which steps this model needs, for forecast." if MEASURE in modes else ""
+    options = [option for option in options if option.key in modes]
     return [io.DynamicCombo.Input("mode", options=options, tooltip=tooltip)]
 
 
-def forecast_inputs(defaults: ForecastConfig) -> list:
+def forecast_inputs(defaults: ForecastConfig, measured: bool) -> list:
+    """measured: whether mode measure is offered, whose plans are used then."""
+    learned = ", by what mode measure learned if it ran" if measured else ""
     plan = io.DynamicCombo.Input(
         "plan",
         options=[
@@ -51,7 +62,7 @@ def forecast_inputs(defaults: ForecastConfig) -> list:
             io.DynamicCombo.Option(CUSTOM, custom_inputs(defaults)),
         ],
         optional=True,
-        tooltip="Which steps are computed. auto: chosen for the speedup. custom: the steps, the window in which steps may "
+        tooltip=f"Which steps are computed. auto: chosen for the speedup{learned}. custom: the steps, the window in which steps may "
         "be reused, and the corrector are yours to set.",
     )
     speedup = number(
@@ -139,10 +150,12 @@ def whole(name: str, default: int, low: int, high: int, tooltip: str, extra: dic
     return io.Int.Input(name, default=default, min=low, max=high, optional=True, extra_dict=extra, tooltip=tooltip)
 
 
-def config_of(mode: dict | None) -> Config:
+def config_of(mode: dict | None) -> Config | MeasureConfig:
     """Settings from what a node's `mode` came as: nested, None where a value was left out. Raises ConfigError."""
     given = filled(mode)
     name = given.pop("mode", FORECAST)
+    if name == MEASURE:
+        return MeasureConfig()
     if name != FORECAST:
         return BlockConfig(mode=name, **given)
     custom = filled(given.pop("plan", None))
@@ -155,9 +168,9 @@ def filled(values: dict | None) -> dict:
     return {name: value for name, value in (values or {}).items() if value is not None}
 
 
-def check_choices(inputs: dict) -> None:
+def check_choices(inputs: dict, modes: Sequence[str] = MODES) -> None:
     """Raises ConfigError for a choice that is not offered: ComfyUI leaves it out with all that belongs to it."""
-    for name, choices in (("mode", MODES), ("mode.plan", PLANS)):
+    for name, choices in (("mode", modes), ("mode.plan", PLANS)):
         value = inputs.get(name, choices[0])
         if isinstance(value, str) and value not in choices:
             raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(choices)}.")

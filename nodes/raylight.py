@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .apply import SEARCH_ALIASES, Stats, inputs_of
-from .inputs import check, check_choices, config_of, settings_inputs
+from .inputs import WORKER_MODES, check, check_choices, config_of, settings_inputs
 from .schema import CATEGORY, schema
 
 RayActors = io.Custom("RAY_ACTORS")
@@ -29,7 +29,7 @@ class BWCacheApplyRaylight(io.ComfyNode):
                     tooltip="Raylight's workers with their model. They keep the cache until a "
                     "model is loaded anew: to switch it off, set threshold to 0.",
                 ),
-                *settings_inputs(),
+                *settings_inputs(WORKER_MODES),
             ],
             outputs=[
                 RayActors.Output(display_name="ray_actors", tooltip="The workers, for Raylight's sampler."),
@@ -49,5 +49,5 @@ class BWCacheApplyRaylight(io.ComfyNode):
     def execute(cls, ray_actors: dict, mode: dict | None = None) -> io.NodeOutput:
         from .ray_actors import attach_everywhere  # needs Ray, which Raylight brings along and takes seconds to import
 
-        check_choices(inputs_of(cls.hidden.dynprompt, cls.hidden.unique_id))
+        check_choices(inputs_of(cls.hidden.dynprompt, cls.hidden.unique_id), WORKER_MODES)
         return io.NodeOutput(ray_actors, attach_everywhere(ray_actors, config_of(mode)))

@@ -50,11 +50,13 @@ def node(comfyui):
     return importlib.import_module("bwcache_pack.nodes.raylight").BWCacheApplyRaylight
 
 
-def test_its_settings_are_those_of_apply(node):
+def test_its_settings_are_those_of_apply_but_for_measuring(node):
+    """Ranks may hold parts of the weights, by which measured plans are found."""
     apply = importlib.import_module("bwcache_pack.nodes.apply").BWCacheApply
     ours, theirs = (cls.define_schema().inputs for cls in (node, apply))
-    assert [entry.as_dict() for entry in ours[1:]] == [entry.as_dict() for entry in theirs[1:]]
-    assert [entry.id for entry in ours[1:]] == [entry.id for entry in theirs[1:]]
+    assert [entry.id for entry in ours[1:]] == [entry.id for entry in theirs[1:]] == ["mode"]
+    modes, of_apply = ({o.key: [i.id for i in o.inputs] for o in inputs[1].options} for inputs in (ours, theirs))
+    assert of_apply.pop("measure") == [] and modes == of_apply
     assert [entry.get_io_type() for entry in (ours[0], *node.define_schema().outputs)] == [
         "RAY_ACTORS", "RAY_ACTORS", "BWCACHE_STATS",
     ]  # fmt: skip

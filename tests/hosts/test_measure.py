@@ -1,0 +1,158 @@
+"""Mode measure on every host: nothing is different in its output, and forecast finds what it learned."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import pytest
+import torch
+
+from bwcache_pack.bwcache_core.advice import verdict
+from bwcache_pack.bwcache_core.config import ForecastConfig, MeasureConfig
+from bwcache_pack.bwcache_core.report import RunStats
+from bwcache_pack.nodes import plans
+from bwcache_pack.nodes.attach import attach
+from bwcache_pack.tests.hosts.lab import STEPS, Cached, difference
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(plans, "plans_folder", lambda: tmp_path / "plans")
+    return tmp_path / "plans"
+
+
+def measuring(lab, model=None) -> Cached:
+    stats = RunStats()
+    return Cached(attach(model or lab.plain, MeasureConfig(), stats), stats)
+
+
+def forecasting(lab, **settings) -> Cached:
+    stats = RunStats()
+    return Cached(attach(lab.plain, ForecastConfig(**settings), stats), stats)
+
+
+@pytest.fixture
+def swinging(monkeypatch):
+    """Untrained models may swing from step to step: that is told elsewhere."""
+    from bwcache_pack.bwcache_core import measure
+
+    monkeypatch.setattr(measure, "SWINGING", 1.0)
+
+
+def test_measuring_changes_nothing(any_lab, folder, swinging):
+    measured = measuring(any_lab)
+    assert difference(any_lab.sample(measured.model), any_lab.uncached()) == 0.0
+    report = measured.report
+    assert report.finished and report.measured_runs == 1 and not report.unlearned and not report.warnings
+    assert measured.actions == ["compute"] * STEPS and report.work_ratio == 1.0
+    assert len(list(folder.iterdir())) == 1
+    assert "Measured on 1 run: two more prompts make the plan better." in verdict(report)
+
+
+@pytest.mark.family("wan21_t2v")
+@pytest.mark.parametrize("sampler", ["heun", "uni_pc", "euler_ancestral", "dpmpp_2m_sde"])
+def test_whatever_the_sampler(lab, sampler, swinging):
+    if lab.host.name == "embedded" and sampler != "heun":
+        pytest.skip("no such sampler there")
+    measured = measuring(lab)
+    assert difference(lab.sample(measured.model, sampler=sampler), lab.uncached(sampler)) == 0.0
+    assert measured.report.finished and not measured.report.warnings
+
+
+@pytest.mark.family("wan21_t2v", "hunyuan")
+def test_forecast_uses_what_was_measured_and_names_it(lab, folder, swinging):
+    measured = measuring(lab)
+    lab.sample(measured.model)
+    lab.sample(measured.model, noise=lab.noise(seed=2))
+    assert measured.report.measured_runs == 2
+    [path] = folder.iterdir()
+    before = path.read_bytes()
+    cached = forecasting(lab, threshold=10.0)
+    lab.sample(cached.model)
+    report = cached.report
+    assert "measured on 2 runs, last on 20" in report.plan_note and path.name in report.plan_note
+    computed = [step.step for step in report.steps if step.action == "compute"]
+    assert computed == report.planned and len(computed) == STEPS / 2
+    assert path.read_bytes() == before, "a run never changes a plan"
+    lab.sample(cached.model)
+    assert cached.stats.runs[0].plan == cached.stats.runs[1].plan
+
+
+@pytest.mark.family("wan21_t2v")
+def test_a_measured_plan_is_taken_and_its_text_alone_computes_the_same_steps(lab, folder, swinging, monkeypatch):
+    """Whatever an untrained model's outputs are: any other plan is taken for better here."""
+    from bwcache_pack.bwcache_core import planning
+
+    lab.sample(measuring(lab).model)
+    monkeypatch.setattr(planning, "CLEARLY", 1e9)
+    monkeypatch.setattr(planning, "PRIOR_RUNS", 0.0)
+    cached = forecasting(lab, threshold=10.0)
+    latents = lab.sample(cached.model)
+    assert cached.report.plan_note.startswith("measured on 1 run")
+    [path] = folder.iterdir()
+    path.unlink()
+    given = forecasting(lab, threshold=10.0, plan=cached.report.plan)
+    assert difference(lab.sample(given.model), latents) == 0.0
+    assert given.report.planned == cached.report.planned
+
+
+@pytest.mark.family("wan21_t2v")
+def test_what_does_not_fit_is_not_used_and_said(lab, swinging):
+    lab.sample(measuring(lab).model)
+    for change, words in (({"cfg": 2.0}, "measured only for cfg 4"), ({"sampler": "heun"}, "measured only for euler")):
+        cached = forecasting(lab)
+        lab.sample(cached.model, **change)
+        assert cached.report.plan_note == f"automatic: {words}"
+
+
+@pytest.mark.family("wan21_t2v")
+def test_a_broken_file_is_a_warning_and_the_automatic_plan(lab, folder, swinging):
+    lab.sample(measuring(lab).model)
+    [path] = folder.iterdir()
+    path.write_text("{")
+    cached = forecasting(lab)
+    lab.sample(cached.model)
+    assert cached.report.plan_note == "automatic"
+    assert cached.report.warnings == [f"The plan {path.name} is not used: it cannot be read."]
+
+
+@pytest.mark.family("wan21_t2v")
+def test_a_cancel_keeps_nothing(lab, folder, swinging):
+    measured, calls = measuring(lab), count()
+
+    def cancel(*told):
+        if next(calls) == STEPS - 2:
+            raise lab.host.Interrupt
+
+    with pytest.raises(lab.host.Interrupt):
+        lab.sample(measured.model, callback=cancel)
+    assert not folder.exists() and not measured.report.finished
+    assert "Nothing was learned from it." in verdict(measured.report)
+
+
+@pytest.mark.family("wan21_t2v")
+def test_runs_of_one_condition_and_of_windows_of_a_schedule_are_told_apart(lab, folder, swinging):
+    """cfg 1 asks for one condition; two experts share the steps of one schedule."""
+    measured = measuring(lab)
+    lab.sample(measured.model, cfg=1.0)
+    lab.sample(measured.model, steps=16, last=8)
+    lab.sample(measured.model, steps=16, first=8)
+    assert [run.measured_runs for run in measured.stats.runs] == [1, 1, 1]
+    assert len(list(folder.iterdir())) == 3
+
+
+@pytest.mark.family("wan21_t2v")
+def test_other_weights_and_loras_are_other_setups(lab, folder, swinging):
+    if lab.host.name == "embedded":
+        pytest.skip("no LoRAs there")
+    lab.sample(measuring(lab).model)
+    patched = lab.plain
+    key = next(key for key in patched.model.state_dict() if key.startswith("diffusion_model.") and key.endswith("weight"))
+    patched.add_patches({key: ("diff", (torch.ones_like(patched.model.state_dict()[key]) * 1e-3,))}, 1.0)
+    lab.sample(measuring(lab, patched).model)
+    assert len(list(folder.iterdir())) == 2
+    lab.sample(measuring(lab).model)  # the weights as they were
+    assert sorted(file.runs for file in plans.read_all()[0]) == [1, 2]
+    loras = {file.setup.loras for file in plans.read_all()[0]}
+    assert "" in loras and len(loras) == 2
+    assert len({file.setup.weights for file in plans.read_all()[0]}) == 1
