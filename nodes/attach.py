@@ -223,7 +223,7 @@ def open_run(
     sizes = [math.prod(shape[1:]) for shape in latent_shapes or ()]
     scale = Scale(tuple(sizes) if len(sizes) > 1 else (), denoise_mask)
     module = inner_module(patcher)
-    known = partial(known_plans, guider, sampler, module)
+    known = None if group else partial(known_plans, guider, sampler, module)  # ranks may hold parts of the weights
     run = ForecastRun(config, schedule, type(module).__name__, steps, scale, group, known=known)
     run.report.warnings += warnings
     run.report.rivals = rivals_of(guider, sampler, module)

@@ -33,7 +33,6 @@ EXPERT = {"advanced": True}  # as extra_dict: the `advanced` argument exists onl
 FARTHEST = 10_000  # steps
 
 
-
 def settings_inputs(modes: Sequence[str] = MODES) -> list:
     """The mode, with the inputs of each."""
     options = [
