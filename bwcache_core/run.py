@@ -260,8 +260,12 @@ class ForecastRun:
             current.reason = "sigma went back up"
             self._leave()
             return False
-        trust.moved(math.inf if jump is None else jump)
-        if not trust.noise <= trust.threshold:  # NaN included
+        if jump is None or not math.isfinite(jump):
+            current.reason = "the latent changed its size" if jump is None else "the latent holds NaN or infinity"
+            self._leave()
+            return False
+        trust.moved(jump)
+        if trust.noise > trust.threshold:
             self._leave()
         current.reason = PLANNED
         if place.step in self.plan.computes:

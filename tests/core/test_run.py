@@ -216,6 +216,18 @@ def test_a_sampler_that_takes_noise_from_the_negative_condition_is_no_fresh_nois
     assert actions(run) == "CCRRRRRRRR"
 
 
+@pytest.mark.parametrize(
+    ("latent", "reason"),
+    [(torch.zeros(1, 3), "the latent changed its size"), (torch.full((1, 2), math.nan), "the latent holds NaN or infinity")],
+)
+def test_a_latent_that_cannot_be_compared_computes_for_a_true_reason(latent, reason):
+    run, model = new_run("0-1/10"), Model(lambda i, sigma, x: torch.ones_like(x))
+    for sigma, x in ((1.0, torch.ones(1, 2)), (0.9, torch.ones(1, 2)), (0.8, latent)):
+        evaluate(run, model, sigma, x)
+    assert actions(run) == "CCC"
+    assert run.report.steps[2].reason == reason
+
+
 def test_refining_at_one_sigma_with_fresh_noise_computes():
     run = new_run("0-1/10")
     generator = torch.Generator().manual_seed(2)
