@@ -15,7 +15,7 @@ import torch
 from ..hosts.runs import Host, Job, run
 from ..nodes.quality import measure as quality
 from .design import Setting, core, quick
-from .methods import Known, Method, others, ours, plain_and_paper
+from .methods import FORECAST, Known, Method, others, ours, plain_and_paper
 from .oracle import inner_products
 from .rivals import residual_cache
 
@@ -176,6 +176,8 @@ def measure(host: Host, setting: Setting, request: Request, tell: Callable[[str]
 def point_of(host: Host, setting: Setting, job: Job, method: Method, reference: Reference, counter: BlockCounter) -> Point:
     with counter.counting(), method.around():
         outcome = run(host, method.job(job), method.config, method.patch)
+    if method.name == FORECAST and not outcome.report.plan_note.startswith("automatic"):
+        raise RuntimeError(f"the plan is {outcome.report.plan_note}: move measured plans of this ComfyUI away")
     found = [quality(clip, plain, 1.0) for clip, plain in zip(outcome.clips, reference.clips, strict=True)]
     fidelity = (tuple(round(q.psnr, 3) for q in found), tuple(round(q.ssim, 5) for q in found))
     plan = outcome.report.plan if outcome.report else ""
