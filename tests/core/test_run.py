@@ -223,7 +223,7 @@ def test_a_sampler_that_takes_noise_from_the_negative_condition_is_no_fresh_nois
 def test_a_latent_that_cannot_be_compared_computes_for_a_true_reason(latent, reason):
     run, model = new_run("0-1/10"), Model(lambda i, sigma, x: torch.ones_like(x))
     for sigma, x in ((1.0, torch.ones(1, 2)), (0.9, torch.ones(1, 2)), (0.8, latent)):
-        evaluate(run, model, sigma, x)
+        evaluate(run, model, sigma, x, (Call(tuple(x.shape), ("cond",)),))  # as the adapter names calls
     assert actions(run) == "CCC"
     assert run.report.steps[2].reason == reason
 
