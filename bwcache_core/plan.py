@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 
+from .published_plans import nearest, published
 from .schedule import Schedule
 
 AUTO = "auto"
@@ -81,14 +82,18 @@ def ranges(steps: Sequence[int]) -> str:
 
 
 def parse(text: str) -> Plan | None:
-    """The plan that `text` says; None for "auto". Raises PlanError."""
+    """The plan that `text` says, steps or the name of a published list; None for "auto". Raises PlanError."""
     if text.strip() == AUTO:
         return None
+    if len(text) <= SHOWN and (known := published(text)):
+        return replace(parse(known.text), note=known.note)
     if len(text) > LONGEST:
         raise PlanError(f"The plan is {len(text):,} characters long, expected at most {LONGEST:,}. {FORM}")
     named, slash, length = text.partition("/")
     if not slash:
-        raise PlanError(f"The plan {shown(text)} has no '/' with the number of steps after it. {FORM}")
+        alike = nearest(text[:SHOWN])
+        hint = f"Did you mean the published list {alike}?" if alike else FORM
+        raise PlanError(f"The plan {shown(text)} has no '/' with the number of steps after it. {hint}")
     steps, shift = _length(length)
     computes: list[int] = []
     for part in re.finditer(r"\S+", named):
