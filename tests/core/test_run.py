@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import itertools
 import math
 import weakref
 
@@ -57,7 +58,7 @@ def euler(run, model, sigmas=SIGMAS, x=None, calls=None, noise=None):
     """Sample with one evaluation a step. calls: of each step. noise: how much is added after each, of the noise level."""
     x = torch.tensor([[3.0, -1.0]]) if x is None else x
     generator = torch.Generator().manual_seed(0)
-    for step, (here, following) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+    for step, (here, following) in enumerate(itertools.pairwise(sigmas)):
         denoised = evaluate(run, model, here, x, calls[step] if calls else (COND,))[0][0]
         x = x + (x - denoised) / here * (following - here)
         if noise:
@@ -97,7 +98,7 @@ def test_speedup_1_is_bit_identical_and_keeps_nothing():
     run, model = new_run(speedup=1.0), Model()
     x = torch.randn(1, 2, generator=torch.Generator().manual_seed(1))
     plain = x.clone()
-    for here, following in zip(SIGMAS[:-1], SIGMAS[1:], strict=True):
+    for here, following in itertools.pairwise(SIGMAS):
         plain = plain + (plain - Model()(COND, here, plain)[0]) / here * (following - here)
     assert torch.equal(euler(run, model, x=x), plain)
     assert actions(run) == "C" * 10 and run.report.cache_bytes == 0
@@ -210,7 +211,7 @@ def test_a_sampler_that_takes_noise_from_the_negative_condition_is_no_fresh_nois
     """CFG++: the next latent is D plus the noise that the other condition sees."""
     run, model = new_run("0-1/10"), Model()
     x = torch.tensor([[3.0, -1.0]])
-    for here, following in zip(SIGMAS[:-1], SIGMAS[1:], strict=True):
+    for here, following in itertools.pairwise(SIGMAS):
         cond, uncond = evaluate(run, model, here, x, (BOTH,))[0]
         x = cond + (x - uncond) / here * following
     assert actions(run) == "CCRRRRRRRR"
@@ -464,7 +465,7 @@ def test_a_sampler_that_does_something_else_is_followed_by_sigma_and_not_correct
 def test_a_computed_step_makes_up_for_reused_ones():
     """On a curved path the corrected run ends nearer to the plain one."""
     model = lambda: Model(lambda i, sigma, x: torch.tensor([[math.exp(2.0 * sigma), math.sin(4.0 * sigma)]]))  # noqa: E731
-    steps = [SamplerStep(a, b / a, (1.0 - b / a,), n) for n, (a, b) in enumerate(zip(SIGMAS[:-1], SIGMAS[1:], strict=True))]
+    steps = [SamplerStep(a, b / a, (1.0 - b / a,), n) for n, (a, b) in enumerate(itertools.pairwise(SIGMAS))]
     plain = euler(new_run(speedup=1.0), model())
     errors = [(euler(new_run("0-1 4-5 8-9/10", sampler=sampler), model()) - plain).abs().sum() for sampler in ((), steps)]
     assert errors[1] < 0.75 * errors[0]
