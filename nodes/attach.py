@@ -35,7 +35,9 @@ KEY = "bwcache"
 # Values of comfy.patcher_extension.WrappersMP. Spelled out: the embedded host runs this file without ComfyUI.
 OUTER_SAMPLE, PREDICT_NOISE, CALC_COND_BATCH = "outer_sample", "predict_noise", "calc_cond_batch"
 CONDITIONS = ("cond", "uncond")  # what ComfyUI's guiders ask for, in this order
-FLOWS = ("CONST",)  # of comfy.model_sampling: sigma goes from 1 to 0
+# Classes of comfy.model_sampling.
+FLOWS = {"CONST"}  # sigma goes from 1 to 0
+SAYS_ALL = {"X0", "IMG_TO_IMG_FLOW"}  # D is the model's output, whatever the latent: measured, the corrector harms there
 
 logger = logging.getLogger(__name__)
 
@@ -272,16 +274,21 @@ def trimmed(sigmas: Sequence[float], flow: bool) -> Schedule:
 
 def is_flow(patcher) -> bool:
     """Whether noise and signal are mixed, as ComfyUI's model_sampling says; the embedded host has none, and flows only."""
+    names = parametrisation(patcher)
+    return not names or bool(FLOWS & names)
+
+
+def parametrisation(patcher) -> set[str]:
+    """Names of what the model's model_sampling is made of. Empty where there is none."""
     try:
-        sampling = patcher.get_model_object("model_sampling")
+        return {base.__name__ for base in type(patcher.get_model_object("model_sampling")).__mro__}
     except AttributeError:
-        return True
-    return any(base.__name__ in FLOWS for base in type(sampling).__mro__)
+        return set()
 
 
 def known_response(config: ForecastConfig, guider, sampler, sigmas: torch.Tensor) -> tuple[Sequence[SamplerStep], list[str]]:
     """What the corrector has to know of the sampler, nothing where it is off; and a warning where that failed."""
-    if not (config.corrector and config.reuses):
+    if not (config.corrector and config.reuses) or SAYS_ALL & parametrisation(guider.model_patcher):
         return (), []
     try:
         return sampler_response(guider, sampler, sigmas), []

@@ -198,6 +198,14 @@ def test_only_a_sampler_that_is_known_is_corrected_and_only_where_something_is_r
     assert bool(run.sampler) == corrected and not run.report.warnings
 
 
+@pytest.mark.parametrize("parametrisation", ["X0", "IMG_TO_IMG_FLOW"])
+def test_a_model_whose_output_is_all_there_is_is_not_corrected(parametrisation):
+    patcher = Patcher()
+    patcher.model_sampling = type("ModelSampling", (type(parametrisation, (CONST,), {}),), {})()
+    run = opened(SAMPLERS["euler"], patcher=patcher)
+    assert run.sampler == () and not run.report.warnings
+
+
 def test_a_sampler_that_will_not_be_asked_is_not_corrected_and_the_report_says_so():
     run = opened(TinySampler(SAMPLERS["euler"].sampler_function, {"unheard": 1}))
     assert run.sampler == ()
