@@ -25,9 +25,11 @@ from ..bwcache_core.config import (
     MeasureConfig,
 )
 from ..bwcache_core.plan import AUTO
+from ..bwcache_core.published_plans import LISTS
 
 CUSTOM = "custom"
-PLANS = (AUTO, CUSTOM)
+PUBLISHED = "published"
+PLANS = (AUTO, PUBLISHED, CUSTOM)
 WORKER_MODES = tuple(mode for mode in MODES if mode != MEASURE)  # where several processes sample one video
 EXPERT = {"advanced": True}  # as extra_dict: the `advanced` argument exists only since ComfyUI 0.10
 FARTHEST = 10_000  # steps
@@ -58,11 +60,13 @@ def forecast_inputs(defaults: ForecastConfig, measured: bool) -> list:
         "plan",
         options=[
             io.DynamicCombo.Option(AUTO, []),
+            io.DynamicCombo.Option(PUBLISHED, published_inputs()),
             io.DynamicCombo.Option(CUSTOM, custom_inputs(defaults)),
         ],
         optional=True,
-        tooltip=f"Which steps are computed. auto: chosen for the speedup{learned}. custom: the steps, the window in which steps may "
-        "be reused, and the corrector are yours to set.",
+        tooltip=f"Which steps are computed. auto: chosen for the speedup{learned}. published: "
+        "lists that others found on large models. custom: the steps, the window in which steps may be reused, and the "
+        "corrector are yours to set.",
     )
     speedup = number(
         "speedup", defaults.speedup, 1.0, 10.0, 0.1,
@@ -79,6 +83,15 @@ def threshold_input(default: float, most: float, step: float):
         "Reuse only under it. forecast: the error of the forecasts, measured at computed steps. paper, per block: the "
         "change of the blocks. Higher reuses more and drifts further from the uncached video. 0 turns reuse off.",
     )  # fmt: skip
+
+
+def published_inputs() -> list:
+    lists = io.Combo.Input(
+        "list", options=[known.name for known in LISTS], optional=True,
+        tooltip="Steps that were found by trying on this model's weights: which model, by which method, how many of how many "
+        "steps. For another number of steps or shift it is fitted. speedup does not count.",
+    )  # fmt: skip
+    return [lists]
 
 
 def custom_inputs(defaults: ForecastConfig) -> list:
@@ -159,7 +172,8 @@ def config_of(mode: dict | None) -> Config | MeasureConfig:
         return BlockConfig(mode=name, **given)
     custom = filled(given.pop("plan", None))
     custom.pop("plan", None)
-    return ForecastConfig(**given, plan=custom.pop("steps", "").strip() or AUTO, **custom)
+    steps = custom.pop("list", "") or custom.pop("steps", "").strip()
+    return ForecastConfig(**given, plan=steps or AUTO, **custom)
 
 
 def filled(values: dict | None) -> dict:

@@ -10,7 +10,7 @@ from dataclasses import fields
 import pytest
 import torch
 
-from bwcache_pack.bwcache_core.config import BlockConfig, ConfigError, ForecastConfig
+from bwcache_pack.bwcache_core.config import BlockConfig, ConfigError, ForecastConfig, MeasureConfig
 from bwcache_pack.tests.hosts.lab import STEPS, Lab, difference
 
 pytestmark = pytest.mark.comfyui
@@ -83,6 +83,11 @@ def test_a_fresh_node_shows_the_model_and_four_inputs(nodes):
     assert list(of_mode(nodes, "forecast", plan="auto")) == ["speedup", "threshold", "plan"]
 
 
+def test_every_published_list_that_is_offered_is_taken(nodes):
+    for name in of_mode(nodes, "forecast", plan="published")["list"].options:
+        assert ForecastConfig(plan=name).plan_given
+
+
 @pytest.mark.parametrize(("mode", "config"), [("forecast", ForecastConfig), ("paper", BlockConfig), ("per block", BlockConfig)])
 def test_each_mode_has_an_input_for_all_that_it_reads_and_none_that_is_dead(nodes, mode, config):
     settings = {field.name for field in fields(config)} - CHOSEN_BY_THE_MODE
@@ -120,6 +125,10 @@ def test_widgets_offer_the_bounds_and_defaults_of_the_config(nodes, mode, config
          ForecastConfig(corrector=False)),
         ({"mode": "forecast", "plan": {"plan": "custom", "steps": " 0-3 5/9 ", "end_step": -2}},
          ForecastConfig(plan="0-3 5/9", end_step=-2)),
+        ({"mode": "forecast", "plan": {"plan": "published", "list": "Wan 2.1 14B, LeMiCa, 20 of 50"}},
+         ForecastConfig(plan="Wan 2.1 14B, LeMiCa, 20 of 50")),
+        ({"mode": "forecast", "plan": {"plan": "published", "list": None}}, ForecastConfig()),
+        ({"mode": "measure"}, MeasureConfig()),
         ({"mode": "paper", "monitor_every": 4, "cache_device": None}, BlockConfig(monitor_every=4)),
         ({"mode": "per block", "threshold": 0.3}, BlockConfig(mode="per block", threshold=0.3)),
     ],
