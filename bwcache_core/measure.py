@@ -19,7 +19,7 @@ import torch
 
 from .config import MEASURE
 from .corrector import SamplerStep
-from .planning import Course, Knowledge, Matrix, gains, gains_by_width
+from .planning import Course, Knowledge, Matrix, Spans, gains, gains_by_width
 from .report import RunReport, StepReport
 from .run import SAME_SIGMA, described
 from .schedule import Schedule
@@ -221,9 +221,11 @@ class MeasureRun:
         if len({evaluation.sampler.shape for evaluation in self._done}) > 1:
             raise NothingLearned("the latent changed its size in the run")
         sigmas, outputs = self._read()
-        for step, sigma in zip(self.report.steps, sigmas, strict=True):
-            step.sigma = sigma
-        return lesson(self.schedule, sigmas, outputs, self.sampler)
+        learned = lesson(self.schedule, sigmas, outputs, self.sampler)
+        errors = Spans(learned.knowledge, self.schedule, ()).errors()
+        for step, sigma, error in zip(self.report.steps, sigmas, errors, strict=True):
+            step.sigma, step.error = sigma, error
+        return learned
 
     def _read(self) -> tuple[list[float], list[dict[str, torch.Tensor]]]:
         """Sigma and outputs of each evaluation, brought to the host."""

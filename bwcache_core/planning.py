@@ -190,6 +190,18 @@ class Spans:
         weights = forecast_weights([places[node] for node in nodes], places[n], share)
         return {n: -gain, **{node: gain * w for node, w in zip(nodes, weights, strict=True) if w}}
 
+    def errors(self) -> list[float | None]:
+        """Of each evaluation: relative error of a forecast from the steps before, all computed. None without any, or without
+        an output."""
+        inner, places, found, kept = self.knowledge.single, self.course.places, [None] * len(self.course.steps), None
+        for step in range(self.steps - 1):
+            kept = self.after(kept, step)
+            for n in self._evaluations[step + 1]:
+                weights = forecast_weights([places[node] for node in kept.nodes], places[n], self.share(kept.basis))
+                off = {n: -1.0, **dict(zip(kept.nodes, weights, strict=True))}
+                found[n] = math.sqrt(max(product(inner, off, off), 0.0) / inner[n][n]) if inner[n][n] > 0 else None
+        return found
+
     def cost(self, computes: Sequence[int], prior: bool = False) -> float:
         """Mean square of what the result misses under a plan; infinite where a span is too long."""
         total, kept = 0.0, None

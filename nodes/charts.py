@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from ..bwcache_core.config import FORECAST
+from ..bwcache_core.config import FORECAST, MEASURE
 from ..bwcache_core.report import RunReport, StepReport
 
 GROUND, INK, FAINT = "#17181b", "#d7d9dd", "#44474d"
@@ -26,6 +26,7 @@ DPI = 150
 ACTIONS = {"compute": (COMPUTED, "computed"), "partial": (PARTIAL, "reused in part"), "reuse": (REUSED, "reused")}
 SET_ASIDE = "computed, against the plan"
 NOTHING = "nothing was measured"
+FORETOLD = (FORECAST, MEASURE)  # modes that measure errors of forecasts, not changes of blocks
 FAR_BELOW = 4.0  # parts of the limit: then the scale follows the values
 FAR_ABOVE = 3.0  # times the limit: values above are drawn at the upper end
 
@@ -68,7 +69,7 @@ def error_curve(run: RunReport) -> Figure:
     forecast: relative L1 error that the forecast had, or would have had, at computed evaluations. Else the relative L1
     change of the blocks, one line for each condition: the paper's U-curve.
     """
-    foretold = run.mode == FORECAST
+    foretold = run.mode in FORETOLD
     title = "error of the forecasts" if foretold else "change of the blocks from step to step"
     figure, axes = new_figure(title, run, (5, 1) if foretold else (1,))
     axes[0].set_ylabel("relative error" if foretold else "relative change", color=INK, fontsize=12)
@@ -101,7 +102,7 @@ def upper_end(run: RunReport, lines: dict) -> float:
 
 def curves(run: RunReport) -> dict[str, list[tuple[int, float]]]:
     """Points (evaluation, value) by line label."""
-    if run.mode == FORECAST:
+    if run.mode in FORETOLD:
         errors = [(step.evaluation, step.error) for step in run.steps if step.error is not None]
         return {"error where it was computed": errors} if errors else {}
     lines: dict[str, list[tuple[int, float]]] = {}

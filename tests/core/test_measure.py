@@ -64,6 +64,7 @@ def test_the_matrices_are_inner_products_of_what_the_model_gave():
     assert course.places == pytest.approx(range(10))
     assert run.report.measured_runs == 1 and not run.report.unlearned
     assert [step.sigma for step in run.report.steps] == pytest.approx(SIGMAS[:-1])
+    assert run.report.steps[0].error is None and 0.0 < run.report.steps[-1].error < 0.05
     assert run.report.evaluations_reused == 0 and run.report.work_ratio == 1.0
 
 

@@ -161,3 +161,9 @@ def test_errors_in_the_first_steps_cost_more():
     course = Course(tuple(range(10)), tuple(map(float, range(10))), moves)
     early, late = (Spans(Knowledge(course, each, each), TEN, ()) for each in inner)
     assert early.cost((0, 2, 4, 6)) > 10 * late.cost((0, 2, 4, 6)) > 0
+
+
+def test_errors_of_forecasts_over_one_step_by_hand():
+    """Outputs 1, 2, 4, 4: repeated 1 for 2; half of the line, 2.5 for 4; then the whole line, which was too short, 6 for 4."""
+    spans = Spans(known([[1.0], [2.0], [4.0], [4.0], [0.0]], five := Schedule(TEN.sigmas[:6])), five, ())
+    assert spans.errors() == [None, pytest.approx(0.5), pytest.approx(1.5 / 4.0), pytest.approx(2.0 / 4.0), None]

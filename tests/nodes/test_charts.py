@@ -41,6 +41,14 @@ def test_forecast_draws_the_errors_measured_and_what_became_of_each_step():
     assert colours(figure.axes[1]) == [to_rgb(colour) for colour in expected]
 
 
+def test_measure_draws_the_errors_that_forecasts_would_have_had():
+    run = forecast("cccc", mode="measure", plan="", threshold=0.0)
+    run.steps[1].error, run.steps[2].error = 0.3, 0.1
+    figure = charts.error_curve(run)
+    assert lines(figure) == {"error where it was computed": [(1, 0.3), (2, 0.1)]}
+    assert colours(figure.axes[1]) == [to_rgb(charts.COMPUTED)] * 4
+
+
 def test_the_plan_is_drawn_over_what_ran():
     above, below = charts.reuse_map(FORECAST).axes
     assert colours(above) == [to_rgb(c) for c in (charts.COMPUTED, charts.REUSED, charts.REUSED, charts.COMPUTED)]
