@@ -26,7 +26,7 @@ from .schedule import Schedule
 from .track import SAME_PLACE
 
 PRIOR_RUNS = 1.0  # what the automatic plan's worth counts as
-CLEARLY = 0.9  # of the automatic plan's cost: under it another plan is worth taking
+CLEARLY = 0.6  # of the automatic plan's cost; what promised less was as often worse (benchmarks/NOTES.md)
 Matrix = Sequence[Sequence[float]]
 
 

@@ -1,0 +1,32 @@
+"""The trial of measured plans in plain torch, on the smallest run that teaches anything."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bwcache_pack.benchmarks import measured_plans
+from bwcache_pack.benchmarks.measured_plans import AUTOMATIC, learn, together, trials
+from bwcache_pack.benchmarks.simulate import Batch, Setting, sample, sampler_steps
+from bwcache_pack.bwcache_core.measure import sampled
+from bwcache_pack.zoo.models import open_model
+
+EIGHT = Setting("euler", 8, 8.0, 5.0)
+
+
+def test_each_prompt_teaches_what_its_own_run_would():
+    batch, outputs = Batch(open_model("tinywan"), 2), []
+    first, second = learn(batch, EIGHT)
+    sample(Batch(open_model("tinywan"), 2), EIGHT, sampler_steps(EIGHT), on_output=lambda v: outputs.append(sampled(v[:1])))
+    v = torch.stack(outputs).double()
+    torch.testing.assert_close(torch.tensor(first.guided).double(), v @ v.T / v.shape[1], rtol=1e-4, atol=1e-4)
+    assert first.guided != second.guided and first.course == second.course
+    both = together([first, second])
+    assert both.runs == 2 and both.single[3][2] == pytest.approx((first.single[3][2] + second.single[3][2]) / 2)
+
+
+def test_trials_hold_measured_plans_beside_the_automatic_one(monkeypatch):
+    monkeypatch.setattr(measured_plans, "SCORED", 1)
+    rows = list(trials(open_model("tinywan"), EIGHT, speedups=(2.0,), runs=(1,)))
+    assert [row.runs for row in rows] == [AUTOMATIC, 1]
+    assert all(len(row.psnr) == 1 and len(row.computes) == 4 and row.expected > 0 for row in rows)
