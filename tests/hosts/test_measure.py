@@ -156,3 +156,60 @@ def test_other_weights_and_loras_are_other_setups(lab, folder, swinging):
     loras = {file.setup.loras for file in plans.read_all()[0]}
     assert "" in loras and len(loras) == 2
     assert len({file.setup.weights for file in plans.read_all()[0]}) == 1
+
+
+@pytest.fixture
+def lessons(monkeypatch) -> list:
+    """What the runs taught, instead of files."""
+    taught: list = []
+    monkeypatch.setattr("bwcache_pack.nodes.attach.remember", lambda setup, lesson: taught.append(lesson) or len(taught))
+    return taught
+
+
+@pytest.mark.comfyui
+@pytest.mark.family("wan21_t2v")
+@pytest.mark.parametrize("schedule", ["standard_static", "standard_uniform"])
+def test_each_context_window_has_its_own_matrix(lab, schedule, swinging, lessons):
+    """Windows that move are not there in every evaluation; the guided output of the whole latent is."""
+    windows = {"context_length": 13, "context_overlap": 4, "context_schedule": schedule, "context_stride": 1,
+               "closed_loop": False, "fuse_method": "pyramid", "freenoise": False}  # fmt: skip
+    model = lab.host.node("nodes_context_windows", "WanContextWindowsManualNode", model=lab.plain, **windows)
+    noise = lab.noise(frames=12 if schedule == "standard_uniform" else 9)
+    measured = measuring(lab, model)
+    assert difference(lab.sample(measured.model, noise=noise), lab.sample(model, noise=noise)) == 0.0
+    [lesson] = lessons
+    assert all("frames" in name for name in lesson.conditions)
+    assert len(lesson.knowledge.guided) == STEPS and lesson.knowledge.guided[0][0] > 0
+    if schedule == "standard_static":
+        assert len(lesson.conditions) >= 4 and {name.split()[0] for name in lesson.conditions} == {"cond", "uncond"}
+
+
+@pytest.mark.comfyui
+@pytest.mark.family("wan21_t2v")
+def test_extra_guidance_passes_change_nothing_and_are_told_apart(lab, swinging, lessons):
+    model = lab.host.node(
+        "nodes_slg", "SkipLayerGuidanceDiT", model=lab.plain, scale=2.0, start_percent=0.0, end_percent=1.0,
+        double_layers="0", single_layers="0", rescaling_scale=0.0,
+    )  # fmt: skip
+    measured = measuring(lab, model)
+    assert difference(lab.sample(measured.model), lab.sample(model)) == 0.0
+    assert set(lessons[0].conditions) >= {"cond", "uncond"}
+    assert measured.report.steps[3].calls_total == 3
+
+
+@pytest.mark.family("wan21_t2v")
+def test_several_evaluations_a_step_each_have_their_place(lab, swinging, lessons):
+    lab.sample(measuring(lab).model, sampler="heun")
+    course = lessons[0].knowledge.course
+    assert course.steps == tuple(sorted([*range(STEPS), *range(STEPS - 1)]))
+    assert len(lessons[0].knowledge.guided) == 2 * STEPS - 1
+
+
+@pytest.mark.comfyui
+@pytest.mark.family("wan21_t2v")
+def test_what_adds_or_subtracts_from_the_guided_output_is_another_setup(lab, folder, swinging):
+    lab.sample(measuring(lab).model)
+    changed = lab.plain.clone()
+    changed.set_model_sampler_post_cfg_function(lambda args: args["denoised"])
+    lab.sample(measuring(lab, changed).model)
+    assert len(list(folder.iterdir())) == 2
