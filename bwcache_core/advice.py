@@ -210,7 +210,7 @@ def set_aside(run: RunReport) -> list[StepReport]:
 
 def forecast_set_aside(run: RunReport, aside: Sequence[StepReport]) -> tuple[str, str]:
     reason = statistics.mode(step.reason for step in aside)
-    plain_sampler = "Use a sampler that adds none, such as euler or uni_pc, or leave BWCache Apply out here."
+    plain_sampler = "Use a sampler that adds none, such as euler or dpmpp_2m, or leave BWCache Apply out here."
     if "noise" in reason:
         return "The sampler adds noise as it goes, so its next step cannot be foretold.", plain_sampler
     if "sigma" in reason:
@@ -267,7 +267,7 @@ def less_than_planned(run: RunReport) -> str:
     steps = "1 more step than planned was" if len(aside) == 1 else f"{len(aside)} more steps than planned were"
     reason = statistics.mode(step.reason for step in aside)
     if "err by more" in reason:
-        reason = f"forecasts would have been off by more than threshold {run.threshold:g}"
+        reason = f"forecasts were expected to be off by more than threshold {run.threshold:g}"
     return f"{steps} computed: {reason}."
 
 

@@ -159,7 +159,7 @@ class ForecastRun:
         if self._reuse and track and self.keeps:
             denoised = track.recall(self._place, sigma, latent)
         else:
-            if self._reuse:
+            if self._reuse and not self.stopped:
                 self._current.reason = "conditions that were not there before"
             denoised = compute()
             self._current.calls_run += asked
@@ -225,7 +225,7 @@ class ForecastRun:
     def _stop(self, reason: str) -> None:
         """Drop every tensor. What is left of the run computes, and the report says why."""
         self._drop()
-        self.report.stopped = self.report.stopped or reason
+        self.report.stopped = self._current.reason = self.report.stopped or reason
 
     def _count(self, asked: int, denoised: list) -> list:
         """A call is counted once it went through. The first of an evaluation tells where the sampler may go from here."""
@@ -236,7 +236,7 @@ class ForecastRun:
     def _learn(self, call: Call, key: Hashable, track: Track, sigma, latent, denoised: list) -> list:
         distance = self._place.coordinate - track.newest if track.nodes else 0.0
         asked = [d if label is not None else None for d, label in zip(denoised, call.labels, strict=True)]
-        learned, missed = track.learn(self._place, sigma, latent, asked, self.sampler)
+        learned, missed = track.learn(self._place, sigma, latent, asked, self.sampler, self.scale)
         if track.slope is not None:
             self._slopes.append((track, track.slope))
         labels = [label + (f" pass {key[1] + 1}" if key[1] else "") for label in call.labels if label is not None]

@@ -75,13 +75,14 @@ class Track:
         return [torch.zeros_like(x) if v is None else x - sigma * v for v in foretold]
 
     def learn(
-        self, place: Place, sigma: torch.Tensor, x: torch.Tensor, denoised: Latents, sampler: Sequence[SamplerStep]
+        self, place: Place, sigma: torch.Tensor, x: torch.Tensor, denoised: Latents, sampler: Sequence[SamplerStep],
+        scale: Scale | None = None,
     ) -> tuple[list, list[tuple[torch.Tensor, torch.Tensor]]]:
         """Keep computed D. Returns D for the sampler, with what served evaluations missed made up for, and of each
         condition v with what a forecast was off by. D of a condition is handed on untouched where nothing is added."""
         outputs = [None if d is None else (x - d) / sigma for d in denoised]
         missed = self._missed(place.coordinate, outputs) if self.nodes else []
-        self.slope = self._slope(place.coordinate, outputs)
+        self.slope = self._slope(place.coordinate, outputs, scale or Scale())
         if self.served or self.carried:
             denoised = self._correct(place, sigma, denoised, outputs, sampler)
         self._keep(place.coordinate, outputs)
@@ -98,7 +99,7 @@ class Track:
         [along], [length] = slope
         self.share, self.slope = best_share(along, length, self.share), None
 
-    def _slope(self, coordinate: float, outputs: Latents) -> torch.Tensor | None:
+    def _slope(self, coordinate: float, outputs: Latents, scale: Scale) -> torch.Tensor | None:
         """Inner products (2, 1, 1) over all conditions: of v - newest with the line's way from there, and of that way."""
         if len(self.nodes) < NODES or self.stale or coordinate - self.newest < SAME_PLACE:
             return None
@@ -106,7 +107,7 @@ class Track:
         reach, sums = (coordinate - here) / (here - before), []
         for v, a, b in zip(outputs, newest, older, strict=True):
             if v is not None and a is not None and b is not None:
-                way = (a - b).float().mul_(reach)
+                way = scale.counted((a - b).float().mul_(reach))
                 sums.append(torch.stack([torch.sum((v - a) * way), torch.sum(way * way)]))
         return torch.stack(sums).sum(0).reshape(2, 1, 1) if sums else None
 
@@ -154,10 +155,14 @@ class Scale:
         """L1 norms (2, P, B) of two latents, for each part and row. No host sync."""
         return torch.stack([self._norms(difference), self._norms(reference)])
 
+    def counted(self, latent: torch.Tensor) -> torch.Tensor:
+        """`latent` with 0 where it does not count."""
+        if self.mask is None or not fits(self.mask, latent):
+            return latent
+        return latent * self.mask.to(latent)
+
     def _norms(self, latent: torch.Tensor) -> torch.Tensor:
-        sizes = latent.abs()
-        if self.mask is not None and fits(self.mask, latent):
-            sizes = sizes * self.mask.to(sizes)
+        sizes = self.counted(latent.abs())
         split = self.parts if sum(self.parts) == latent.shape[-1] else (latent.shape[-1],)
         rows = [part.flatten(1).sum(1, dtype=torch.float32) for part in sizes.split(split, dim=-1)]
         return torch.stack(rows)

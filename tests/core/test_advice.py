@@ -18,7 +18,7 @@ from bwcache_pack.tests.nodes.reports import call, forecast, report, step
 
 NOISY = "fresh noise in the latent"
 ERRS = "its forecast would err by more than the threshold"
-GONE = "Use a sampler that adds none, such as euler or uni_pc, or leave BWCache Apply out here."
+GONE = "Use a sampler that adds none, such as euler or dpmpp_2m, or leave BWCache Apply out here."
 
 
 def aside(reason: str, **fields) -> list:
@@ -114,7 +114,7 @@ SAYS = {  # the run: all that is said of it
     "less than planned, by the threshold": (
         _with([*[call(place, "reuse" if place % 2 else "compute") for place in range(11)], call(11, reason=ERRS)]),
         "7 of 12 steps were computed, about 1.6x, about 4.5 s saved.\n"
-        "1 more step than planned was computed: forecasts would have been off by more than threshold 0.5.",
+        "1 more step than planned was computed: forecasts were expected to be off by more than threshold 0.5.",
     ),
     "much": (
         forecast("crrr" * 5),

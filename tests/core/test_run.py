@@ -324,6 +324,17 @@ def test_what_a_mask_gives_away_does_not_count():
     assert run.report.steps[1].error == pytest.approx(0.0, abs=1e-6)
 
 
+def test_what_a_mask_gives_away_does_not_tell_how_far_the_line_is_followed():
+    """The first number lies on a line, the second, which is given, swings."""
+    run = new_run("0-2/10", scale=Scale(mask=torch.tensor([[1.0, 0.0]])), threshold=10.0)
+    for step, sigma in enumerate((1.0, 0.9, 0.8)):
+        v = torch.tensor([[1.0 + step, 9.0 * (-1.0) ** step]])
+        evaluate(run, lambda call, sigma, x, v=v: [x - sigma * v], sigma, torch.zeros(1, 2))
+    run.begin(torch.full((1,), 0.7), torch.zeros(1, 2))
+    [track] = run.tracks.values()
+    assert track.share == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
 def test_broken_numbers_are_reported_dropped_and_never_reused(broken):
     def model(i, sigma, x):
@@ -373,6 +384,7 @@ def test_a_latent_under_gradients_in_mid_run_stops_the_cache():
     [gradient] = torch.autograd.grad(denoised.sum(), x)
     assert torch.allclose(gradient, torch.full((1, 2), 1.0 - 0.8 * 0.8))
     assert actions(run) == "CCC" and "gradients" in run.report.stopped
+    assert "gradients" in run.report.steps[2].reason
 
 
 def test_whoever_copies_the_options_of_a_run_shares_its_state():
