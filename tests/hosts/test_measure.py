@@ -14,6 +14,8 @@ from bwcache_pack.nodes import plans
 from bwcache_pack.nodes.attach import attach
 from bwcache_pack.tests.hosts.lab import STEPS, Cached, difference
 
+IN_COMFYUI = plans.plans_folder
+
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
@@ -213,3 +215,26 @@ def test_what_adds_or_subtracts_from_the_guided_output_is_another_setup(lab, fol
     changed.set_model_sampler_post_cfg_function(lambda args: args["denoised"])
     lab.sample(measuring(lab, changed).model)
     assert len(list(folder.iterdir())) == 2
+
+
+@pytest.mark.comfyui
+@pytest.mark.family("wan21_t2v")
+def test_from_the_node_to_the_file_and_from_there_to_the_report(lab, swinging, monkeypatch, tmp_path):
+    import folder_paths
+
+    from bwcache_pack.nodes.apply import BWCacheApply
+    from bwcache_pack.nodes.report import BWCacheReport
+    from bwcache_pack.tests.hosts.test_nodes import execute
+
+    monkeypatch.setattr(plans, "plans_folder", IN_COMFYUI)
+    for kind in ("user", "temp"):
+        monkeypatch.setattr(folder_paths, f"get_{kind}_directory", lambda kind=kind: str(tmp_path / kind))
+    model, stats = execute(BWCacheApply, model=lab.plain, mode={"mode": "measure"}).args
+    lab.sample(model)
+    told = BWCacheReport.execute(1, stats)
+    assert "Measured on 1 run: two more prompts make the plan better." in told.args[1]
+    [path] = (tmp_path / "user" / "bwcache" / "plans").iterdir()
+    model, stats = execute(BWCacheApply, model=lab.plain, mode={"mode": "forecast", "speedup": 2.0, "threshold": 10.0}).args
+    lab.sample(model)
+    assert f"{path.name}" in "".join(BWCacheReport.execute(1, stats).ui["text"])
+    assert stats.runs[-1].evaluations_reused == STEPS / 2
