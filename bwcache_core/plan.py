@@ -22,6 +22,7 @@ LONGEST = 60_000  # characters: room for every second of MOST_STEPS
 SHOWN = 40  # characters of a user's text in a message
 FORM = "Such as 0-3 5 8 12/20: steps and ranges in rising order, then the number of steps; or auto."
 
+FINEST = 500  # steps that are planned one by one, which takes a tenth of a second; among more, one hardly counts
 FEWEST = 2  # computed steps: with one, no forecast is ever held against anything
 LONGEST_GAP = 8  # steps; published lists (LeMiCa, MeanCache) are bounded at 7 or 8
 # Chosen on the models of the zoo by the worst of them (benchmarks/NOTES.md).
@@ -217,10 +218,19 @@ def automatic(schedule: Schedule, speedup: float, start_step: int = 0, end_step:
     if schedule.ends_at_zero and count > 1:
         must.add(steps - 1)  # fine detail is decided there
     count = max(count, len(must))
+    if steps > FINEST:
+        return Plan(evenly(must, count, steps), steps, "automatic", schedule.shift)
     needed = math.ceil((steps - len(must) + 1) / (count - len(must) + 1))  # by what the window leaves
     longest = max(LONGEST_GAP, 2 * math.ceil(steps / count), needed)
     computes = cheapest(span_costs(schedule, must, longest), count)
     return Plan(computes, steps, "automatic", schedule.shift)
+
+
+def evenly(must: set[int], count: int, steps: int) -> tuple[int, ...]:
+    """`count` steps with those of `must`, the others spread evenly over what is left."""
+    free = [step for step in range(steps) if step not in must]
+    wanted = count - len(must)
+    return tuple(sorted(must | {free[k * len(free) // wanted] for k in range(wanted)}))
 
 
 def span_costs(schedule: Schedule, must: set[int], longest: int) -> list[list[float]]:

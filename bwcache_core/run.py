@@ -264,7 +264,7 @@ class ForecastRun:
             current.reason = "the latent changed its size" if jump is None else "the latent holds NaN or infinity"
             self._leave()
             return False
-        trust.moved(jump)
+        trust.moved(0.0 if self.sampler and jump <= trust.threshold else jump)  # one that is known adds no noise
         if trust.noise > trust.threshold:
             self._leave()
         current.reason = PLANNED

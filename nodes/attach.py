@@ -171,7 +171,8 @@ def _calc_cond_batch(executor, *args, **kwargs):
 def _plain_call(run: ForecastRun | None, executor, /, *args, **kwargs):
     result = executor(*args, **kwargs)
     if run is not None and run.is_open:
-        run.count_plain(sum(denoised is not None for denoised in result))
+        asked = kwargs.get("conds", args[1] if len(args) > 1 else result)
+        run.count_plain(sum(condition is not None for condition in asked))
     return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from itertools import pairwise
 
 import pytest
@@ -281,3 +282,11 @@ def test_cheapest_finds_the_optimum_of_all_plans():
 def choices(steps: int) -> list[tuple[int, ...]]:
     """All plans of a run."""
     return [(0, *(i for i in range(1, steps) if bits >> i & 1)) for bits in range(0, 1 << steps, 2)]
+
+
+def test_a_schedule_of_many_steps_is_planned_in_no_time():
+    began = time.perf_counter()
+    plan = automatic(schedule_of(flow(10_000)), 2.0, start_step=100)
+    assert time.perf_counter() - began < 2.0
+    assert len(plan.computes) == 5000 and set(range(100)) <= set(plan.computes)
+    assert max(gaps(plan)) <= 3

@@ -193,6 +193,19 @@ def test_fresh_noise_in_every_step_computes_every_step():
     assert {step.reason for step in run.report.steps} <= {"nothing was computed before", "the plan", "fresh noise in the latent"}
 
 
+def test_a_known_sampler_may_move_the_latent_a_little_otherwise_and_not_much():
+    """Second-order samplers do so in the last steps. A swapped latent is another thing."""
+    steps = [SamplerStep(s, 1.0, (0.1,), n) for n, s in enumerate(SIGMAS[:-1])]
+    for nudge, expected in ((1.1, "CCRRRR"), (-3.0, "CCRRRC")):
+        run, model = new_run("0-1/10", sampler=steps), Model()
+        x = torch.tensor([[3.0, -1.0]])
+        for i, here in enumerate(SIGMAS[:6]):
+            x = x * nudge if i == 5 else x
+            x = x + (x - evaluate(run, model, here, x)[0][0]) / here * -0.1
+        assert actions(run) == expected
+        assert run.report.steps[5].jump > run.trust.most_noise
+
+
 def test_a_latent_that_was_swapped_computes_and_later_steps_reuse_again():
     """Another tile, a restart at the same sigma: once."""
     run, model = new_run("0-1/10"), Model()
