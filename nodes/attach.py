@@ -63,7 +63,7 @@ def attach(
         return attach_blocks(model, config, stats, watch, group)
     opened = open_measuring if isinstance(config, MeasureConfig) else partial(open_run, config, group)
     wrappers = {
-        OUTER_SAMPLE: outer_sample(opened, stats, watch),
+        OUTER_SAMPLE: outer_sample(config.mode, opened, stats, watch),
         PREDICT_NOISE: _predict_noise,
         CALC_COND_BATCH: _calc_cond_batch,
     }
@@ -81,16 +81,18 @@ def detached(model):
     return clone
 
 
-def outer_sample(make_run: Callable, stats: RunStats, watch: Watch | None) -> Callable:
+def outer_sample(mode: str, make_run: Callable, stats: RunStats, watch: Watch | None) -> Callable:
     """The wrapper of a whole sampling. make_run: from a guider and the arguments of OUTER_SAMPLE to the state of a run."""
 
     def sample_with_run(executor, *args, **kwargs):
         guider = executor.class_obj
+        if len(kwargs.get("sigmas", args[3] if len(args) > 3 else ())) == 1:
+            return executor(*args, **kwargs)  # no step to run
         try:
             run = make_run(guider, *args, **kwargs)
             listener = watch(run.report) if watch else ignore
         except Exception as error:  # ComfyUI calls this otherwise than we know, or the schedule is broken
-            return _sample_plainly(stats, watch, described(error), executor, *args, **kwargs)
+            return _sample_plainly(mode, stats, described(error), executor, *args, **kwargs)
         run.on_step = partial(_tell, listener)
         plain_options = guider.model_options
         guider.model_options = with_run(plain_options, run)
@@ -110,9 +112,9 @@ def outer_sample(make_run: Callable, stats: RunStats, watch: Watch | None) -> Ca
     return sample_with_run
 
 
-def _sample_plainly(stats: RunStats, watch: Watch | None, reason: str, executor, /, *args, **kwargs):
+def _sample_plainly(mode: str, stats: RunStats, reason: str, executor, /, *args, **kwargs):
     """A run without a cache, and a report that says why."""
-    report = RunReport("", 0.0, [])
+    report = RunReport(mode, 0.0, [])
     report.stopped = f"this run was not cached: {reason}"
     report.warnings.append(f"This run was not cached: {reason}.")
     stats.runs.append(report)

@@ -43,7 +43,7 @@ def attach_blocks(
     """
     layout = block_layout(model.get_model_object("diffusion_model"))
     wrappers = {
-        OUTER_SAMPLE: outer_sample(partial(open_run, config, layout, group), stats, watch),
+        OUTER_SAMPLE: outer_sample(config.mode, partial(open_run, config, layout, group), stats, watch),
         PREPARE_SAMPLING: _prepare_sampling,
         PREDICT_NOISE: _predict_noise,
         DIFFUSION_MODEL if layout.family.wrapped else APPLY_MODEL: _model_pass(layout),
