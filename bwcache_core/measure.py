@@ -28,6 +28,7 @@ from .track import Call, fits
 PLACES = 1024  # numbers kept of an output: all of them gave the same plans
 SPREAD = 2654435769  # 2**32 over the golden ratio: its multiples fall evenly between those before
 FEWEST = 8  # steps: a model made for fewer needs each of them
+MOST = 100  # steps: planning more would keep a run waiting for seconds
 SWINGING = 0.25  # of the steps, at most: a few at once are a turn
 GUIDED = "guided"
 
@@ -274,6 +275,8 @@ def lesson(
     """What the numbers kept of a run say. Raises NothingLearned."""
     if schedule.steps < FEWEST:
         raise NothingLearned(f"of {schedule.steps} steps none can be spared")
+    if len(sigmas) > 2 * MOST or schedule.steps > MOST:
+        raise NothingLearned(f"it has more than {MOST} steps")
     course = course_of(schedule, sigmas, sampler)
     always = [name for name in outputs[0] if all(name in kept for kept in outputs)]
     matrices = {name: inner_products([kept[name] for kept in outputs]) for name in always}

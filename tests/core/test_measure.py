@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bwcache_pack.bwcache_core.corrector import SamplerStep
-from bwcache_pack.bwcache_core.measure import FEWEST, PLACES, MeasureRun, NothingLearned, Sampler, places_in
+from bwcache_pack.bwcache_core.measure import FEWEST, MOST, PLACES, MeasureRun, NothingLearned, Sampler, places_in
 from bwcache_pack.bwcache_core.schedule import Schedule
 from bwcache_pack.bwcache_core.track import Call
 
@@ -118,6 +118,13 @@ def test_a_run_of_few_steps_teaches_nothing():
     run = MeasureRun(Schedule(SIGMAS[-FEWEST:]))
     sample(run, SIGMAS[-FEWEST:])
     assert run.report.unlearned == f"of {FEWEST - 1} steps none can be spared"
+
+
+def test_a_run_of_very_many_steps_teaches_nothing():
+    sigmas = tuple(1.0 - i / (MOST + 1) for i in range(MOST + 2))
+    run = MeasureRun(Schedule(sigmas))
+    sample(run, sigmas)
+    assert run.report.unlearned == f"it has more than {MOST} steps"
 
 
 def test_evaluations_that_ask_for_nothing_do_not_count():
