@@ -86,8 +86,8 @@ def outer_sample(mode: str, make_run: Callable, stats: RunStats, watch: Watch | 
 
     def sample_with_run(executor, *args, **kwargs):
         guider = executor.class_obj
-        if len(kwargs.get("sigmas", args[3] if len(args) > 3 else ())) == 1:
-            return executor(*args, **kwargs)  # no step to run
+        if has_no_step(*args, **kwargs):
+            return executor(*args, **kwargs)
         try:
             run = make_run(guider, *args, **kwargs)
             listener = watch(run.report) if watch else ignore
@@ -110,6 +110,12 @@ def outer_sample(mode: str, make_run: Callable, stats: RunStats, watch: Watch | 
             guard.run(listener, True)
 
     return sample_with_run
+
+
+def has_no_step(*args, **kwargs) -> bool:
+    """Whether OUTER_SAMPLE got a schedule of one sigma."""
+    sigmas = kwargs.get("sigmas", args[3] if len(args) > 3 else None)
+    return isinstance(sigmas, torch.Tensor) and sigmas.shape == (1,)
 
 
 def _sample_plainly(mode: str, stats: RunStats, reason: str, executor, /, *args, **kwargs):
