@@ -12,11 +12,11 @@ import torch
 
 from ..bwcache_core.config import PAPER, PER_BLOCK, BlockConfig, ForecastConfig
 from ..bwcache_core.plan import Plan, rounded
+from ..bwcache_core.published_plans import LISTS, PublishedList
 from ..hosts.runs import Job
 from .design import SPEEDUPS, Setting
 from .left_out import CHOSEN_WITHOUT, constants_without
 from .oracle import Oracle
-from .published import BY_FAMILY
 from .rivals import easycache, magcache, residual_cache, teacache, tuned
 
 FORECAST, ORACLE, LEFT_OUT = "forecast", "oracle's plan", "forecast, model left out"
@@ -26,6 +26,15 @@ PAPER_INTERVALS = (0, 1)  # R: as published, and the least there is
 PER_BLOCK_THRESHOLDS = (0.04, 0.08)
 EASYCACHE_THRESHOLDS = (0.1, 0.2, 0.4)
 SIGNAL_SPEEDUPS = (2.0, 3.0)
+FAMILIES = {"wan": "Wan 2.1 14B", "hunyuan": "HunyuanVideo 1.5"}
+PUBLISHED: tuple[PublishedList, ...] = tuple(
+    next(listed for listed in LISTS if listed.name == name)
+    for name in (
+        "Wan 2.1 14B, LeMiCa, 25 of 50", "Wan 2.1 14B, LeMiCa, 17 of 50",
+        "HunyuanVideo 1.5, LeMiCa, 25 of 50", "HunyuanVideo 1.5, LeMiCa, 15 of 50",
+        "Qwen-Image, MeanCache, 25 of 50", "Qwen-Image, MeanCache, 17 of 50",
+    )
+)  # fmt: skip
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the line, that the oracle chooses from
 TRUSTED = 10.0  # threshold: a plan that is not ours runs as it is
 
@@ -117,5 +126,6 @@ def ours(setting: Setting, known: Known) -> list[Method]:
 
 
 def published(family: str) -> list[Method]:
-    """Published lists of the family, and others."""
-    return [Method(p.name, p.label, ForecastConfig(plan=p.text, threshold=TRUSTED)) for p in BY_FAMILY[family]]
+    """Published lists of the family, and of another, as plans."""
+    lists = [listed for listed in PUBLISHED if listed.model in (FAMILIES[family], "Qwen-Image")]
+    return [Method(p.method, p.name.rpartition(", ")[2], ForecastConfig(plan=p.text, threshold=TRUSTED)) for p in lists]

@@ -15,15 +15,14 @@ import torch
 from matplotlib.figure import Figure
 
 from ..bwcache_core.config import PAPER, PER_BLOCK
-from ..bwcache_core.plan import automatic
+from ..bwcache_core.plan import automatic, parse
 from ..bwcache_core.schedule import schedule_of
 from ..hosts.runs import Host
 from ..zoo.models import open_model
 from ..zoo.sampling import schedule
 from .design import Setting, core
 from .measure import OTHER_SEEDS, PROMPTS, read_points
-from .methods import EASYCACHE, FEWER_STEPS, FORECAST, LEFT_OUT, MAGCACHE, ORACLE, TEACACHE
-from .published import EVERY
+from .methods import EASYCACHE, FEWER_STEPS, FORECAST, LEFT_OUT, MAGCACHE, ORACLE, PUBLISHED, TEACACHE
 from .summary import AXES, TOLD_APART, Results, beside_others, by_model, everything, gains_by, missed, overview
 
 STYLES = {  # colour, marker, line
@@ -101,11 +100,11 @@ def left_out(results: Results) -> list[str]:
 def distances() -> list[str]:
     """Markdown: how far the k-th computed step of the automatic plan lies from that of a published list, in 50 steps."""
     lines = ["Automatic plan at shift 5, mean distance of the k-th computed step:", "", "| list | distance |", "|---|---|"]
-    for listed in EVERY:
-        plan = listed.plan
+    for listed in PUBLISHED:
+        plan = parse(listed.text)
         own = automatic(schedule_of(schedule(plan.steps, 5.0).tolist()), plan.speedup).computes
         distance = mean(abs(a - b) for a, b in zip(own, plan.computes, strict=False))
-        lines.append(f"| {listed.label}, {listed.source} | {distance:.1f} |")
+        lines.append(f"| {listed.name} | {distance:.1f} |")
     return lines
 
 

@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +9,6 @@ import torch
 from bwcache_pack.benchmarks import measure as bench
 from bwcache_pack.benchmarks.design import Setting
 from bwcache_pack.benchmarks.measure import Request, measure, read_points
-from bwcache_pack.benchmarks.published import EVERY
 from bwcache_pack.benchmarks.report import write_report
 from bwcache_pack.hosts.runs import EmbeddedHost
 from bwcache_pack.zoo.checkpoints import save_checkpoint
@@ -22,6 +20,7 @@ QUICK = Setting("tinywan", "euler", 20, 3.5, 8.0)
 
 @pytest.fixture
 def host(tmp_path):
+    torch.set_num_threads(1)  # on so small a model more of them only wait for each other
     torch.manual_seed(0)
     path = tmp_path / "random.safetensors"
     save_checkpoint(TinyWan(TinyWanConfig(num_layers=2, ffn_dim=64)), path, {})
@@ -66,9 +65,3 @@ def test_a_wrong_filter_is_told(monkeypatch):
 def test_prompts_that_are_measured_are_not_those_that_are_learned_from(host):
     measured, others = bench.job_of(host, QUICK), bench.other_job(host, QUICK)
     assert not set(measured.prompts) & set(others.prompts) and not set(measured.seeds) & set(others.seeds)
-
-
-def test_published_lists_have_the_length_that_their_source_says():
-    assert [len(listed.plan.computes) for listed in EVERY] == [25, 17, 25, 15, 25, 17]
-    assert all(listed.plan.computes[-1] == listed.plan.steps - 1 == 49 for listed in EVERY)
-    assert Path(EVERY[0].source.split(", ")[1].split()[0]).suffix == ".py"

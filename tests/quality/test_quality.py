@@ -5,22 +5,23 @@ Two prompts in a batch, 20 steps of euler, sampled by benchmarks/simulate.py wit
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, cached_property
 from statistics import mean
 
 import pytest
 import torch
 
+from bwcache_pack.benchmarks.oracle import Oracle
 from bwcache_pack.benchmarks.placement import learned
 from bwcache_pack.benchmarks.simulate import Batch, Setting, psnr, sample, sampler_steps
 from bwcache_pack.bwcache_core.config import ForecastConfig
-from bwcache_pack.bwcache_core.plan import automatic
+from bwcache_pack.bwcache_core.plan import automatic, rounded
 from bwcache_pack.hosts.runs import EmbeddedHost, Job, run
 from bwcache_pack.zoo.models import open_model
 
 STEPS, PROMPTS = 20, 2
-MODELS = {"tinywan": 3.0, "postcards": 5.0, "market": 6.0}  # their usual guidance
-UNGUIDED = ("tinywan",)  # also without guidance
+SPEEDUPS = (1.5, 2.0, 2.5)  # one plan is a few dB better or worse than its neighbours by chance: means over these
+MODELS = [("tinywan", 3.0), ("tinywan", 1.0), ("market", 6.0), pytest.param(("postcards", 5.0), marks=pytest.mark.slow)]
 
 
 class Bench:
@@ -39,17 +40,21 @@ class Bench:
     def _psnr(self, computes: tuple[int, ...], corrector: bool = True) -> float:
         return mean(psnr(self.clips(self.setting, computes=set(computes), corrector=corrector), self.reference))
 
-    def forecast(self, speedup: float) -> float:
+    def forecast(self, speedup: float, corrector: bool = True) -> float:
         """Mean PSNR in dB of the automatic plan."""
-        return self.psnr(automatic(self.setting.schedule, speedup).computes)
+        return self.psnr(automatic(self.setting.schedule, speedup).computes, corrector)
 
     def fewer(self, count: int) -> float:
         clips = self.clips(Setting("euler", count, self.setting.shift, self.setting.scale))
         return mean(psnr(clips, self.reference))
 
-    def oracle(self, count: int) -> float:
-        """Of the plan made from outputs on two other prompts."""
-        return self.psnr(learned(Batch(self.batch.model, PROMPTS, seed=1), self.setting).plan(count))
+    def oracle(self, speedup: float) -> float:
+        """Of the plan with as many steps, made from outputs on two other prompts."""
+        return self.psnr(self.made_for_it.plan(rounded(STEPS / speedup)))
+
+    @cached_property
+    def made_for_it(self) -> Oracle:
+        return learned(Batch(self.batch.model, PROMPTS, seed=1), self.setting)
 
 
 @cache
@@ -57,7 +62,7 @@ def bench(name: str, scale: float) -> Bench:
     return Bench(name, scale)
 
 
-@pytest.fixture(params=[*MODELS.items(), *((name, 1.0) for name in UNGUIDED)], ids=lambda param: f"{param[0]}-{param[1]:g}")
+@pytest.fixture(params=MODELS, ids=lambda param: f"{param[0]}-{param[1]:g}")
 def on(request) -> Bench:
     return bench(*request.param)
 
@@ -67,7 +72,7 @@ def test_twice_as_fast_is_worth_10_db_over_fewer_steps(on):
 
 
 def test_the_automatic_plan_is_near_one_that_was_made_for_the_model(on):
-    assert on.forecast(2.0) >= on.oracle(STEPS // 2) - 5.0
+    assert mean(on.oracle(v) - on.forecast(v) for v in SPEEDUPS) <= 5.0
 
 
 def test_more_computed_steps_are_better(on):
@@ -75,15 +80,20 @@ def test_more_computed_steps_are_better(on):
 
 
 def test_the_corrector_wins_some_db(on):
-    computes = automatic(on.setting.schedule, 2.0).computes
-    assert on.psnr(computes) >= on.psnr(computes, corrector=False) + 2.0
+    assert mean(on.forecast(v) - on.forecast(v, corrector=False) for v in SPEEDUPS) >= 2.0
 
 
-@pytest.mark.parametrize("name", ["tinywan", "postcards"])
-def test_the_speedup_that_was_asked_for_is_what_comes_out(name):
+def computed(name: str, speedup: float) -> int:
+    """Steps that a run through the pack's wrappers computes, trust in its forecasts included."""
     host = EmbeddedHost(open_model(name))
-    job = Job(tuple(host.zoo.prompts(1)), (0,), steps=STEPS)
-    for speedup in (1.5, 2.0, 2.5):
-        report = run(host, job, ForecastConfig(speedup=speedup)).report
-        computed = report.evaluations - report.evaluations_reused
-        assert computed == round(STEPS / speedup), report.plan
+    report = run(host, Job(tuple(host.zoo.prompts(1)), (0,), steps=STEPS), ForecastConfig(speedup=speedup)).report
+    return report.evaluations - report.evaluations_reused
+
+
+@pytest.mark.parametrize("speedup", SPEEDUPS)
+def test_the_speedup_that_was_asked_for_is_what_comes_out(speedup):
+    assert computed("tinywan", speedup) == rounded(STEPS / speedup)
+
+
+def test_where_first_forecasts_err_by_more_than_the_threshold_one_step_more_computes_at_most():
+    assert STEPS // 2 <= computed("postcards", 2.0) <= STEPS // 2 + 1
