@@ -23,7 +23,7 @@ CASES = {  # settings, sampling, what the verdict begins with, what it has
     "noise in every step": ({}, {"sampler": "euler_ancestral"}, "All 20 steps were computed.", "adds noise as it goes"),
     "lcm": ({}, {"sampler": "lcm"}, "All 20 steps were computed.", "Use a sampler that adds none"),
     "few steps": ({"threshold": 10.0}, {"steps": 4}, "2 of 4 steps", "leave BWCache Apply out here"),
-    "window": ({"start_step": 19}, {}, "All 20 steps were computed.", "Check steps, start_step and end_step"),
+    "window": ({"start_step": 19}, {}, "All 20 steps were computed.", "Lower start_step or raise end_step"),
     "your plan": ({"plan": "0-19/20"}, {}, "All 20 steps were computed.", "or set plan to auto"),
 }
 

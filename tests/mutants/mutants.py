@@ -286,7 +286,7 @@ MUTANTS = [
     ),
     Mutant(
         "a given part of the latent counts", TRUSTED, "bwcache_core/track.py",
-        "sizes = sizes * self.mask.to(sizes)", "pass",
+        "return latent * self.mask.to(latent)", "return latent",
         (f"{RUN}::test_what_a_mask_gives_away_does_not_count",),
     ),
     Mutant(
