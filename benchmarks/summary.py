@@ -9,7 +9,7 @@ from statistics import mean
 
 from ..bwcache_core.config import PAPER, PER_BLOCK
 from ..bwcache_core.plan import rounded
-from .design import SAMPLERS, SCALES, SPEEDUPS, STEPS, Setting
+from .design import SAMPLERS, SCALES, SPEEDUPS, STEPS, Setting, core
 from .measure import Point
 from .methods import EASYCACHE, FEWER_STEPS, FORECAST, LEFT_OUT, MAGCACHE, ORACLE, TEACACHE
 
@@ -55,10 +55,9 @@ class Results:
         return next((point for point in self._by[setting, method] if point.point == wanted), None)
 
     def compared(self, model: str) -> list[Setting]:
-        """The settings of a model that all methods ran on; all of them if there is none."""
+        """The settings of a model that all methods ran on, those of the core; all of them where none of these ran."""
         everywhere = self.settings(model)
-        ran = {setting for setting, method in self._by if method in (TEACACHE, "LeMiCa")}
-        return [setting for setting in everywhere if setting in ran] or everywhere
+        return [setting for setting in everywhere if setting in core(model)] or everywhere
 
     def psnr(self, setting: Setting, method: str, speedup: float, of: Callable = mean) -> float | None:
         """Mean (or worst) over clips in dB, read between a method's points where it was not made for the speed-up."""
@@ -104,7 +103,7 @@ def by_model(results: Results) -> list[str]:
     """Markdown: the forecast beside fewer steps and the oracle, mean and worst."""
     lines = [
         "| model | speed-up | forecast, mean / worst clip | oracle's plan | regret, mean / worst setting | fewer steps | "
-        "gain, mean / least | computed as planned |",
+        "gain, mean / least | speed-up that came out |",
         "|---" * 8 + "|",
     ]
     for model in results.models:

@@ -1,15 +1,16 @@
 """What the forecast mode is worth on the trained models: a broken rule or constant turns one of these red.
 
-Two prompts in a batch, 20 steps of euler, sampled by benchmarks/simulate.py with the pack's own plan, forecast and corrector.
+Two prompts in a batch, 20 steps of euler, sampled by benchmarks/simulate.py with the pack's own plan, forecast and
+corrector.
 
 Broken by hand, each alone, and what turned red:
 
 - forecast.py: SHARE 4 (gain, market); NODES 1 (all).
-- corrector.py: STRENGTH 0 (corrector, all models; near the oracle, tinywan); STRENGTH -0.7 (gain, corrector, more steps: all);
-  MAX_GAIN 0.01 (corrector, all). CARRIED 0 and NEGLIGIBLE 10 show in tests/core/test_corrector.py: euler carries little.
+- corrector.py: STRENGTH 0 (corrector, all models; near the oracle, tinywan); STRENGTH -0.7 (gain, corrector, more
+  steps: all); MAX_GAIN 0.01 (corrector, all). CARRIED 0 and NEGLIGIBLE 10 show in tests/core/test_corrector.py: euler carries little.
 - plan.py: EARLY 0 (gain and near the oracle, market; more steps and corrector, tinywan); EARLY 400 (gain, all; near the
-  oracle, all); EARLY_POWER 0.3 and 60 (corrector and others); LEAST_WIDTH 10 (gain, near the oracle and corrector, all).
-  LEAST_MOVE, LEAST_WIDTH and LONGEST_GAP guard odd schedules: test_plans.py.
+  oracle, all); EARLY_POWER 0.3 (near the oracle, market) and 60 (five); LEAST_WIDTH 10 (gain, near the oracle and
+  corrector, all). LEAST_MOVE, LEAST_WIDTH and LONGEST_GAP guard odd schedules: test_plans.py.
 - schedule.py: LEAST 1 (gain, near the oracle and corrector, market). trust.py: NOISE_SHARE 0 (tests/core/test_run.py).
 """
 
