@@ -121,11 +121,18 @@ class Spans:
     """
 
     def __init__(
-        self, knowledge: Knowledge, schedule: Schedule, must: Iterable[int], longest: int = LONGEST_GAP, early: bool = True
+        self,
+        knowledge: Knowledge,
+        schedule: Schedule,
+        must: Iterable[int],
+        longest: int = LONGEST_GAP,
+        early: bool = True,
     ) -> None:
         self.knowledge, self.course, self.steps = knowledge, knowledge.course, schedule.steps
         self.must, self.longest, self.prior_scale = set(must), longest, 0.0
-        self._evaluations = [[n for n, its in enumerate(self.course.steps) if its == step] for step in range(self.steps)]
+        self._evaluations = [
+            [n for n, its in enumerate(self.course.steps) if its == step] for step in range(self.steps)
+        ]
         worth = early_worth(self.steps) if early else [1.0] * self.steps
         self.gains = [gain * worth[step] for gain, step in zip(self.course.gains, self.course.steps, strict=True)]
         self._priors = span_costs(schedule, self.must, longest)
@@ -283,21 +290,27 @@ def measured_plan(
 ) -> Plan:
     """The plan for a speed-up that what was measured speaks for: one made from it, or the automatic one if that is
     expected to miss no more. Computes as many steps as the automatic one."""
+    plan, found, cost = candidates(knowledge, schedule, speedup, start_step, end_step)
+    return found if cost < CLEARLY else replace(plan, note=f"automatic: {knowledge.source}, no other is clearly better")
+
+
+def candidates(
+    knowledge: Knowledge, schedule: Schedule, speedup: float, start_step: int = 0, end_step: int = -1
+) -> tuple[Plan, Plan, float]:
+    """The automatic plan, the best one by what was measured, and the cost of that over the cost of the automatic one, by the
+    belief that is worse for it."""
     plan = automatic(schedule, speedup, start_step, end_step)
     must = {0, *outside(schedule, start_step, end_step)}
     longest = max(LONGEST_GAP, longest_span(plan.computes, schedule.steps))
     beliefs = [Spans(knowledge, schedule, must, longest, early) for early in (True, False)]
 
     def compared(computes: Sequence[int]) -> float:
-        """Cost over that of the automatic plan, as it is by the belief that is worse for it."""
         return max(relative(spans.cost(computes), spans.cost(plan.computes)) for spans in beliefs)
 
     for spans in beliefs:
         spans.lean_on(plan.computes)
     found = min((spans.cheapest(len(plan.computes)) for spans in beliefs), key=compared)
-    if compared(found) < CLEARLY:
-        return replace(plan, computes=found, note=knowledge.source)
-    return replace(plan, note=f"automatic: {knowledge.source}, no other is clearly better")
+    return plan, replace(plan, computes=found, note=knowledge.source), compared(found)
 
 
 def relative(cost: float, other: float) -> float:

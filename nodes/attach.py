@@ -17,16 +17,16 @@ import torch
 import torch.distributed
 
 from ..bwcache_core.advice import log_lines, plan_line
-from ..bwcache_core.config import BlockConfig, ForecastConfig, MeasureConfig
+from ..bwcache_core.config import MEASURE, BlockConfig, ForecastConfig, MeasureConfig
 from ..bwcache_core.corrector import SamplerStep
-from ..bwcache_core.measure import Lesson, MeasureRun
+from ..bwcache_core.measure import Lesson, MeasureRun, NothingLearned
 from ..bwcache_core.planning import Found
 from ..bwcache_core.report import RunReport, RunStats
 from ..bwcache_core.run import ForecastRun, described
 from ..bwcache_core.schedule import Schedule, schedule_of
 from ..bwcache_core.track import Call, Scale
 from .guard import FAILED, Guard
-from .identity import setup_of
+from .identity import Setup, setup_of
 from .plans import find, remember
 from .rivals import rival_caches
 from .sampler_response import sampler_response
@@ -37,12 +37,16 @@ OUTER_SAMPLE, PREDICT_NOISE, CALC_COND_BATCH = "outer_sample", "predict_noise", 
 CONDITIONS = ("cond", "uncond")  # what ComfyUI's guiders ask for, in this order
 # Classes of comfy.model_sampling.
 FLOWS = {"CONST"}  # sigma goes from 1 to 0
-SAYS_ALL = {"X0", "IMG_TO_IMG_FLOW"}  # D is the model's output, whatever the latent: measured, the corrector harms there
+SAYS_ALL = {
+    "X0",
+    "IMG_TO_IMG_FLOW",
+}  # D is the model's output, whatever the latent: measured, the corrector harms there
 
 logger = logging.getLogger(__name__)
 
 Listener = Callable[[bool], None]  # called after each evaluation, and with True when the run has ended
 Watch = Callable[[RunReport], Listener]  # called when a run begins, with the report that will fill
+Keep = Callable[[Setup, Lesson], int]
 
 
 def attach(
@@ -61,9 +65,21 @@ def attach(
         from .attach_blocks import attach_blocks
 
         return attach_blocks(model, config, stats, watch, group)
-    opened = open_measuring if isinstance(config, MeasureConfig) else partial(open_run, config, group)
+    if isinstance(config, MeasureConfig):
+        return attach_measuring(model, stats, watch)
+    return attached(model, config.mode, partial(open_run, config, group), stats, watch)
+
+
+def attach_measuring(model, stats: RunStats, watch: Watch | None = None, keep: Keep | None = None):
+    """Clone of `model` that measures. keep: told the Setup and the Lesson of a run that went well; returns how many runs are
+    known then, or raises NothingLearned. None adds it to the files of plans."""
+    return attached(model, MEASURE, partial(open_measuring, keep or remember), stats, watch)
+
+
+def attached(model, mode: str, opened: Callable, stats: RunStats, watch: Watch | None):
+    """Clone of `model` with the three wrappers. opened: as make_run of outer_sample."""
     wrappers = {
-        OUTER_SAMPLE: outer_sample(config.mode, opened, stats, watch),
+        OUTER_SAMPLE: outer_sample(mode, opened, stats, watch),
         PREDICT_NOISE: _predict_noise,
         CALC_COND_BATCH: _calc_cond_batch,
     }
@@ -145,7 +161,9 @@ def _predict_noise(executor, *args, **kwargs):
     return result
 
 
-def _begin(run: ForecastRun, /, x: torch.Tensor, timestep: torch.Tensor, model_options: Mapping | None = None, *rest, **more):
+def _begin(
+    run: ForecastRun, /, x: torch.Tensor, timestep: torch.Tensor, model_options: Mapping | None = None, *rest, **more
+):
     if not run.report.steps and not run.stopped:
         _follow(run, model_options or {})
     run.begin(timestep, x)
@@ -162,7 +180,9 @@ def _follow(run: ForecastRun, model_options: Mapping) -> None:
 
 
 def same(here: Sequence[float], there: Sequence[float]) -> bool:
-    return len(here) == len(there) and all(math.isclose(a, b, rel_tol=1e-3, abs_tol=2e-3) for a, b in zip(here, there, strict=True))
+    return len(here) == len(there) and all(
+        math.isclose(a, b, rel_tol=1e-3, abs_tol=2e-3) for a, b in zip(here, there, strict=True)
+    )
 
 
 def _calc_cond_batch(executor, *args, **kwargs):
@@ -198,10 +218,14 @@ def call_of(run: ForecastRun, model, conds: Sequence, x: torch.Tensor, options: 
     """
     window = options.get("transformer_options", {}).get("context_window")
     frames = None if window is None else tuple(window.index_list)
-    active = tuple(None if entries is None else tuple(activity(entry, run.sigma) for entry in entries) for entries in conds)
+    active = tuple(
+        None if entries is None else tuple(activity(entry, run.sigma) for entry in entries) for entries in conds
+    )
     part = "" if frames is None else f" frames {frames[0]}-{frames[-1]}"
     names = (CONDITIONS[i] if i < len(CONDITIONS) else f"condition {i + 1}" for i in range(len(active)))
-    labels = tuple(name + part if entries and any(entries) else None for name, entries in zip(names, active, strict=True))
+    labels = tuple(
+        name + part if entries and any(entries) else None for name, entries in zip(names, active, strict=True)
+    )
     return Call((id(model), frames, tuple(x.shape), x.dtype, str(x.device), active), labels)
 
 
@@ -224,8 +248,18 @@ def activity(entry: Mapping, sigma: float) -> tuple:
 
 
 def open_run(
-    config: ForecastConfig, group: torch.distributed.ProcessGroup | None, guider,
-    /, noise, latent_image, sampler, sigmas, denoise_mask=None, *rest, latent_shapes=None, **more,
+    config: ForecastConfig,
+    group: torch.distributed.ProcessGroup | None,
+    guider,
+    /,
+    noise,
+    latent_image,
+    sampler,
+    sigmas,
+    denoise_mask=None,
+    *rest,
+    latent_shapes=None,
+    **more,
 ) -> ForecastRun:
     """The state of a run, from the arguments of OUTER_SAMPLE."""
     patcher = guider.model_patcher
@@ -251,7 +285,17 @@ def known_plans(guider, sampler, module: torch.nn.Module, schedule: Schedule) ->
 
 
 def open_measuring(
-    guider, /, noise, latent_image, sampler, sigmas, denoise_mask=None, *rest, latent_shapes=None, **more
+    keep_lesson: Keep,
+    guider,
+    /,
+    noise,
+    latent_image,
+    sampler,
+    sigmas,
+    denoise_mask=None,
+    *rest,
+    latent_shapes=None,
+    **more,
 ) -> MeasureRun:
     """The state of a run that measures, from the arguments of OUTER_SAMPLE."""
     patcher = guider.model_patcher
@@ -264,7 +308,11 @@ def open_measuring(
     setup = setup_of(guider, sampler, run.schedule, module)
 
     def keep(lesson: Lesson) -> int:
-        return remember(replace(setup, sigmas=run.schedule.sigmas), lesson)
+        if run.report.rivals:
+            raise NothingLearned(
+                f"{run.report.rivals[0]} is on the same model, and its outputs are not all the model's own"
+            )
+        return keep_lesson(replace(setup, sigmas=run.schedule.sigmas), lesson)
 
     run.keep = keep
     run.report.rivals = rivals_of(guider, sampler, module)
@@ -295,7 +343,9 @@ def parametrisation(patcher) -> set[str]:
         return set()
 
 
-def known_response(config: ForecastConfig, guider, sampler, sigmas: torch.Tensor) -> tuple[Sequence[SamplerStep], list[str]]:
+def known_response(
+    config: ForecastConfig, guider, sampler, sigmas: torch.Tensor
+) -> tuple[Sequence[SamplerStep], list[str]]:
     """What the corrector has to know of the sampler, nothing where it is off; and a warning where that failed."""
     if not (config.corrector and config.reuses) or SAYS_ALL & parametrisation(guider.model_patcher):
         return (), []

@@ -38,13 +38,14 @@ class PlanFileError(ValueError):
 
 @dataclass(frozen=True)
 class PlanFile:
-    """What a file holds. dates: of its runs, oldest first. sigmas: of the evaluations."""
+    """What a file holds. dates, marks: of its newest runs, oldest first. sigmas: of the evaluations."""
 
     name: str
     setup: Setup
     knowledge: Knowledge
     sigmas: tuple[float, ...]
     dates: tuple[str, ...]
+    marks: tuple[str, ...] = ()
 
     @property
     def runs(self) -> int:
@@ -76,7 +77,9 @@ def find(make_setup: Callable[[], Setup]) -> Found:
     if fitting:
         best = max(fitting, key=lambda file: (file.runs, file.dates[-1], file.name))
         return Found(replace(best.knowledge, source=best.source), "", tuple(warnings))
-    near = [(len(differences), file.name, differences) for file in files if (differences := setup.differences(file.setup))]
+    near = [
+        (len(differences), file.name, differences) for file in files if (differences := setup.differences(file.setup))
+    ]
     close = [found for found in near if found[0] <= NEARLY]
     nearly = f"measured only for {', '.join(min(close)[2])}" if close else ""
     return Found(None, nearly, tuple(warnings))
@@ -116,13 +119,14 @@ def remember(setup: Setup, lesson: Lesson) -> int:
     folder = plans_folder()
     if folder is None:
         raise NothingLearned("there is no folder for plans")
-    files, _ = read_all()
-    before = next((file for file in files if not setup.differences(file.setup)), None)
+    before, mark = file_for(setup), mark_of(lesson)
+    if before and mark in before.marks:
+        raise NothingLearned("this very run was measured before. Another seed or prompt teaches more")
     name = before.name if before else file_name(setup)
     if before is None and (folder / name).exists():
         raise NothingLearned(f"the plan {name} cannot be added to. Remove it, and measure anew")
     now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-    file = PlanFile(name, setup, lesson.knowledge, lesson.sigmas, (now,))
+    file = PlanFile(name, setup, lesson.knowledge, lesson.sigmas, (now,), (mark,))
     file = added(before, file) if before else file
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -130,6 +134,24 @@ def remember(setup: Setup, lesson: Lesson) -> int:
     except OSError as error:
         raise NothingLearned(f"the plan {name} cannot be written ({error.strerror})") from error
     return file.runs
+
+
+def file_for(setup: Setup) -> PlanFile | None:
+    """The file that runs of a setup are added to."""
+    files, _ = read_all()
+    return next((file for file in files if not setup.differences(file.setup)), None)
+
+
+def was_measured(setup: Setup, lesson: Lesson) -> bool:
+    """Whether that very run is in its file."""
+    file = file_for(setup)
+    return file is not None and mark_of(lesson) in file.marks
+
+
+def mark_of(lesson: Lesson) -> str:
+    """Tells a run from others: the sizes of its outputs, in few digits, since a GPU does not add up the same way twice."""
+    guided = lesson.knowledge.guided
+    return digest([f"{guided[n][n]:.3g}" for n in range(len(guided))])
 
 
 def added(before: PlanFile, new: PlanFile) -> PlanFile:
@@ -141,7 +163,8 @@ def added(before: PlanFile, new: PlanFile) -> PlanFile:
         raise NothingLearned("the sampler chooses other noise levels in each run")
     runs, old, now = before.runs, before.knowledge, new.knowledge
     knowledge = Knowledge(now.course, mean(old.guided, now.guided, runs), mean(old.single, now.single, runs), runs + 1)
-    return PlanFile(before.name, before.setup, knowledge, before.sigmas, (*before.dates, *new.dates)[-MOST_DATES:])
+    dates, marks = (*before.dates, *new.dates)[-MOST_DATES:], (*before.marks, *new.marks)[-MOST_DATES:]
+    return PlanFile(before.name, before.setup, knowledge, before.sigmas, dates, marks)
 
 
 def mean(old: Matrix, new: Matrix, runs: int) -> list[list[float]]:
@@ -167,13 +190,16 @@ def write(path: Path, text: str) -> None:
 def text_of(file: PlanFile) -> str:
     """JSON, a row of a matrix on each line."""
     course = file.knowledge.course
-    evaluations = list(zip(course.steps, rounded(course.places), rounded(course.gains), rounded(file.sigmas), strict=True))
+    evaluations = list(
+        zip(course.steps, rounded(course.places), rounded(course.gains), rounded(file.sigmas), strict=True)
+    )
     told = {
         "bwcache_plan": VERSION,
         **asdict(file.setup),
         "sigmas": rounded(file.setup.sigmas),
         "runs": file.runs,
         "dates": list(file.dates),
+        "marks": list(file.marks),
         "evaluations": [list(evaluation) for evaluation in evaluations],
         "guided": lower(file.knowledge.guided),
         "single": lower(file.knowledge.single),
@@ -237,4 +263,11 @@ def file_of(name: str, told: dict) -> PlanFile:
     if not (sound and all(map(math.isfinite, [*numbers, *places, *gains])) and told["runs"] >= 1 and told["dates"]):
         raise ValueError("lengths differ")
     course = Course(steps, places, gains)
-    return PlanFile(name, setup, Knowledge(course, guided, single, int(told["runs"])), sigmas, tuple(told["dates"]))
+    return PlanFile(
+        name,
+        setup,
+        Knowledge(course, guided, single, int(told["runs"])),
+        sigmas,
+        tuple(told["dates"]),
+        tuple(told["marks"]),
+    )

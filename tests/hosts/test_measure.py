@@ -149,11 +149,13 @@ def test_other_weights_and_loras_are_other_setups(lab, folder, swinging):
         pytest.skip("no LoRAs there")
     lab.sample(measuring(lab).model)
     patched = lab.plain
-    key = next(key for key in patched.model.state_dict() if key.startswith("diffusion_model.") and key.endswith("weight"))
+    key = next(
+        key for key in patched.model.state_dict() if key.startswith("diffusion_model.") and key.endswith("weight")
+    )
     patched.add_patches({key: ("diff", (torch.ones_like(patched.model.state_dict()[key]) * 1e-3,))}, 1.0)
     lab.sample(measuring(lab, patched).model)
     assert len(list(folder.iterdir())) == 2
-    lab.sample(measuring(lab).model)  # the weights as they were
+    lab.sample(measuring(lab).model, noise=lab.noise(seed=2))  # the weights as they were
     assert sorted(file.runs for file in plans.read_all()[0]) == [1, 2]
     loras = {file.setup.loras for file in plans.read_all()[0]}
     assert "" in loras and len(loras) == 2
@@ -164,7 +166,9 @@ def test_other_weights_and_loras_are_other_setups(lab, folder, swinging):
 def lessons(monkeypatch) -> list:
     """What the runs taught, instead of files."""
     taught: list = []
-    monkeypatch.setattr("bwcache_pack.nodes.attach.remember", lambda setup, lesson: taught.append(lesson) or len(taught))
+    monkeypatch.setattr(
+        "bwcache_pack.nodes.attach.remember", lambda setup, lesson: taught.append(lesson) or len(taught)
+    )
     return taught
 
 
@@ -234,7 +238,37 @@ def test_from_the_node_to_the_file_and_from_there_to_the_report(lab, swinging, m
     told = BWCacheReport.execute(1, stats)
     assert "Measured on 1 run: two more prompts make the plan better." in told.args[1]
     [path] = (tmp_path / "user" / "bwcache" / "plans").iterdir()
-    model, stats = execute(BWCacheApply, model=lab.plain, mode={"mode": "forecast", "speedup": 2.0, "threshold": 10.0}).args
+    model, stats = execute(
+        BWCacheApply, model=lab.plain, mode={"mode": "forecast", "speedup": 2.0, "threshold": 10.0}
+    ).args
     lab.sample(model)
     assert f"{path.name}" in "".join(BWCacheReport.execute(1, stats).ui["text"])
     assert stats.runs[-1].evaluations_reused == STEPS / 2
+
+
+@pytest.mark.family("wan21_t2v")
+def test_the_same_run_again_is_said_to_teach_nothing(lab, folder, swinging):
+    measured = measuring(lab)
+    lab.sample(measured.model)
+    lab.sample(measured.model)
+    assert "this very run was measured before" in verdict(measured.report)
+    assert [file.runs for file in plans.read_all()[0]] == [1]
+
+
+@pytest.mark.comfyui
+@pytest.mark.family("wan21_t2v")
+def test_nothing_is_learned_beside_another_cache(lab, folder, swinging):
+    """What it reuses would be taken for the model's own outputs."""
+    rival = lab.host.node(
+        "nodes_easycache",
+        "EasyCacheNode",
+        model=lab.plain,
+        reuse_threshold=0.2,
+        start_percent=0.15,
+        end_percent=0.95,
+        verbose=False,
+    )
+    measured = measuring(lab, rival)
+    lab.sample(measured.model)
+    assert "EasyCache is on the same model" in measured.report.unlearned
+    assert not folder.exists()

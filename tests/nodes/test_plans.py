@@ -57,11 +57,25 @@ def test_runs_add_up(folder):
     assert "3 runs" in known.source and len(json.loads(the_file(folder).read_text())["dates"]) == 3
 
 
+def test_the_same_run_again_adds_nothing(folder):
+    remember(SETUP, taught())
+    before = the_file(folder).read_text()
+    assert plans.was_measured(SETUP, taught(1.0001)) and not plans.was_measured(SETUP, taught(1.1))
+    with pytest.raises(NothingLearned, match="measured before"):
+        remember(SETUP, taught(1.0001))
+    assert the_file(folder).read_text() == before
+    assert not plans.was_measured(replace(SETUP, sampler="heun"), taught())
+
+
 def test_the_file_can_be_read_by_people_and_is_written_in_one_piece(folder):
     remember(SETUP, taught())
     text = the_file(folder).read_text()
     told = json.loads(text)
-    assert told["bwcache_plan"] == 1 and (told["model"], told["sampler"], told["guidance"]) == ("WanModel", "euler", "cfg 5")
+    assert told["bwcache_plan"] == 1 and (told["model"], told["sampler"], told["guidance"]) == (
+        "WanModel",
+        "euler",
+        "cfg 5",
+    )
     assert text.isascii() and len(text) < 10_000 and max(map(len, text.splitlines())) < 400
     assert [len(row) for row in told["guided"]] == list(range(1, 11))
 
@@ -162,7 +176,7 @@ def test_a_sampler_that_chooses_its_noise_levels_adds_nothing(folder):
     remember(SETUP, taught())
     before = the_file(folder).read_text()
     with pytest.raises(NothingLearned, match="other noise levels"):
-        remember(SETUP, taught(sigmas=tuple(sigma * 0.9 for sigma in SIGMAS[:-1])))
+        remember(SETUP, taught(2.0, tuple(sigma * 0.9 for sigma in SIGMAS[:-1])))
     assert the_file(folder).read_text() == before
 
 
@@ -183,7 +197,7 @@ def test_nothing_half_is_left_where_writing_fails(folder, monkeypatch):
 
     monkeypatch.setattr(plans.os, "replace", fails)
     with pytest.raises(NothingLearned, match="No space left"):
-        remember(SETUP, taught())
+        remember(SETUP, taught(2.0))
     assert the_file(folder).read_text() == before
 
 
@@ -198,6 +212,6 @@ def test_of_two_files_for_one_setup_that_of_more_runs_is_taken(folder):
     remember(SETUP, taught())
     the_file(folder).rename(folder / "from a friend.json")
     text = (folder / "from a friend.json").read_text()
-    remember(SETUP, taught())
+    remember(SETUP, taught(2.0))
     (folder / "old.json").write_text(text)
     assert found().knowledge.source.endswith("from a friend.json")
