@@ -1,0 +1,297 @@
+"""What is tried on a model, what that costs, and what the trials say. Pure numbers and words: the runs are nodes/trials.py's."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+from .plan import Plan, rounded
+
+FASTEST = 10.0  # as BWCache Apply's speedup
+MOST_SPEEDUPS = 12
+MEASURED, AUTOMATIC = "measured", "automatic"
+CHOICES = 'Such as "2x", one of the speed-ups that are tried, or "at least 35 dB", the fastest that keeps it.'
+MISSED = 0.9  # of a plan's speed-up: below it, a run landed elsewhere
+FEWEST_RANKED = 4  # trials: the order of fewer says nothing
+
+
+class CalibrationError(ValueError):
+    """What was asked for cannot be done. The message says what to change."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which plan is wanted: that of a speed-up, or the fastest of at least so many dB. One of them is None."""
+
+    speedup: float | None = None
+    decibels: float | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """measured: seeds that plans are made from. tried: seeds that every plan is tried on. Raises CalibrationError."""
+
+    speedups: tuple[float, ...]
+    choice: Choice
+    measured: tuple[int, ...]
+    tried: tuple[int, ...]
+
+    @property
+    def unseen(self) -> tuple[int, ...]:
+        """Seeds that are tried, but not measured: each takes an uncached run, too."""
+        return tuple(seed for seed in self.tried if seed not in self.measured)
+
+    @property
+    def cost(self) -> float:
+        """In uncached runs, at most: a speed-up of which both plans are one takes half."""
+        return (
+            len(self.measured) + len(self.unseen) + 2 * len(self.tried) * sum(1 / speedup for speedup in self.speedups)
+        )
+
+
+def request_of(speedups: str, choose: str, first_seed: int, seeds: int, trials: int) -> Request:
+    """What a user asks for. Measured: `seeds` seeds from `first_seed`. Tried: the next one, then those that were measured,
+    and where these are too few, others after it."""
+    measured = tuple(range(first_seed, first_seed + seeds))
+    others = (measured[-1] + 1, *measured, *range(measured[-1] + 2, measured[-1] + 1 + trials))
+    asked = speedups_of(speedups)
+    return Request(asked, choice_of(choose, asked), measured, others[:trials])
+
+
+def speedups_of(text: str) -> tuple[float, ...]:
+    """Speed-ups of a text such as "1.5 2 2.5 3", rising. Raises CalibrationError."""
+    example = "Such as 1.5 2 2.5 3: numbers with spaces between."
+    parts = [part.removesuffix("x") for part in re.split(r"[\s,;]+", text.strip()) if part]
+    if not parts:
+        raise CalibrationError(f"speedups is empty, expected the speed-ups to try. {example}")
+    for part in parts:
+        if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,6})?", part) or not 1.0 < float(part) <= FASTEST:
+            raise CalibrationError(
+                f"speedups has {part[:20]!r}, expected numbers above 1, up to {FASTEST:g}. {example}"
+            )
+    found = tuple(sorted({float(part) for part in parts}))
+    if len(found) > MOST_SPEEDUPS:
+        raise CalibrationError(f"speedups has {len(found)} numbers, expected at most {MOST_SPEEDUPS}. {example}")
+    return found
+
+
+def choice_of(text: str, speedups: Sequence[float]) -> Choice:
+    """What "2x" or "at least 35 dB" wants. Raises CalibrationError."""
+    plainly = text.strip().lower()
+    if match := re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*x?", plainly):
+        speedup = float(match[1])
+        if speedup not in speedups:
+            raise CalibrationError(
+                f"choose is {speedup:g}x, which is not tried. Add it to speedups, or choose {listed(speedups)}."
+            )
+        return Choice(speedup=speedup)
+    if match := re.fullmatch(r"(?:at least\s*)?([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*db", plainly):
+        return Choice(decibels=float(match[1]))
+    raise CalibrationError(f"choose is {text[:40]!r}. {CHOICES}")
+
+
+def listed(speedups: Sequence[float]) -> str:
+    return ", ".join(f"{speedup:g}x" for speedup in speedups)
+
+
+# --- trials ---
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One plan on one seed. speedup: that was asked for. kind: MEASURED or AUTOMATIC. unseen: the seed was not measured.
+
+    computed, total: evaluations of the model. psnr: of the latent against the uncached one, in dB. expected: root mean square
+    of what the latent misses, by what was measured; None where nothing is known.
+    """
+
+    speedup: float
+    kind: str
+    plan: Plan
+    seed: int
+    unseen: bool
+    computed: int
+    total: int
+    psnr: float
+    expected: float | None = None
+
+    @property
+    def landed(self) -> float:
+        """The speed-up by evaluations: below `speedup` where forecasts were too far off to be used."""
+        return self.total / max(self.computed, 1)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """Every trial of one plan at one speed-up. psnr: the mean over seeds that were not measured, if there are any: a plan
+    is made to fit the others."""
+
+    trials: tuple[Trial, ...]
+
+    @property
+    def plan(self) -> Plan:
+        return self.trials[0].plan
+
+    @property
+    def speedup(self) -> float:
+        return self.trials[0].speedup
+
+    @property
+    def kind(self) -> str:
+        return self.trials[0].kind
+
+    @property
+    def psnr(self) -> float:
+        return mean([trial.psnr for trial in self.trials if trial.unseen] or [trial.psnr for trial in self.trials])
+
+    @property
+    def landed(self) -> float:
+        return mean(trial.landed for trial in self.trials)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the trials say. best: the plan of each speed-up, the slowest first. chosen: one of them. missed: why that is not
+    quite what was asked for. note: why nothing was measured."""
+
+    trials: tuple[Trial, ...]
+    best: tuple[Tried, ...]
+    chosen: Tried
+    missed: str = ""
+    note: str = ""
+
+    @property
+    def tried(self) -> list[Tried]:
+        return tried(self.trials)
+
+    @property
+    def correlation(self) -> float | None:
+        """How far the order of expected errors agrees with that of measured ones, over all trials; None where it is unknown."""
+        pairs = [(trial.expected, -trial.psnr) for trial in self.trials if trial.expected is not None]
+        return rank_correlation(*zip(*pairs, strict=True)) if len(pairs) >= FEWEST_RANKED else None
+
+
+def verdict_on(trials: Sequence[Trial], choice: Choice, note: str = "") -> Verdict:
+    """The better plan of each speed-up, and the one that was asked for."""
+    best: dict[float, Tried] = {}
+    for each in tried(trials):
+        if each.speedup not in best or each.psnr > best[each.speedup].psnr:
+            best[each.speedup] = each
+    rising = [best[speedup] for speedup in sorted(best)]
+    chosen, missed = chosen_of(rising, choice)
+    return Verdict(tuple(trials), tuple(rising), chosen, missed, note)
+
+
+def tried(trials: Sequence[Trial]) -> list[Tried]:
+    """Trials by speed-up and plan."""
+    together: dict[tuple, list[Trial]] = {}
+    for trial in trials:
+        together.setdefault((trial.speedup, trial.kind), []).append(trial)
+    return [Tried(tuple(of_one)) for of_one in together.values()]
+
+
+def chosen_of(best: Sequence[Tried], choice: Choice) -> tuple[Tried, str]:
+    """The plan that was asked for, and what it is short of. Nothing is thrown away for a wish that cannot be met."""
+    if choice.decibels is None:
+        return next(each for each in best if each.speedup == choice.speedup), ""
+    enough = [each for each in best if each.psnr >= choice.decibels]
+    if enough:
+        return max(enough, key=lambda each: (each.landed, each.psnr)), ""
+    nearest = max(best, key=lambda each: each.psnr)
+    return nearest, f"No plan keeps {choice.decibels:g} dB: the nearest is taken. Try lower speedups."
+
+
+def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float | None:
+    """Spearman's: -1 to 1, equal numbers share their ranks. None where all of one are equal."""
+    a, b = ranks(one), ranks(other)
+    middle = (len(a) - 1) / 2
+    across = sum((x - middle) * (y - middle) for x, y in zip(a, b, strict=True))
+    widths = math.sqrt(sum((x - middle) ** 2 for x in a) * sum((y - middle) ** 2 for y in b))
+    return across / widths if widths else None
+
+
+def ranks(numbers: Sequence[float]) -> list[float]:
+    """From 0; the mean of their ranks for equal ones."""
+    rising = sorted(numbers)
+    last = {number: place for place, number in enumerate(rising)}
+    return [(rising.index(number) + last[number]) / 2 for number in numbers]
+
+
+# --- in words ---
+
+
+def cost_line(request: Request, steps: int) -> str:
+    """What is going to be done, and what it costs."""
+    measured, others = count(len(request.measured), "seed"), count(len(request.unseen), "other")
+    tries = f"up to two plans for each of {listed(request.speedups)} on {count(len(request.tried), 'seed')}"
+    whole = f"At most {request.cost:.1f} times an uncached run of {steps} steps"
+    return f"{whole}: {measured} to measure, {others} to compare with, then {tries}."
+
+
+def count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def plan_lines(verdict: Verdict) -> str:
+    """The plan of each speed-up."""
+    return "\n".join(f"{each.speedup:g}x: {each.plan.text}" for each in verdict.best)
+
+
+def table(verdict: Verdict) -> str:
+    """A row for each plan that was tried, as text and as Markdown."""
+    heads = ["speed-up", "plan", "computed", "PSNR in dB", "by seed (* measured)", "expected error", "steps"]
+    rows = [row(each, verdict) for each in verdict.tried]
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    lines = [heads, ["-" * width for width in widths], *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+    )
+
+
+def row(each: Tried, verdict: Verdict) -> list[str]:
+    mark = ", chosen" if each == verdict.chosen else ", better" if each in verdict.best else ""
+    first = each.trials[0]
+    seeds = ", ".join(f"{trial.seed}{'' if trial.unseen else '*'}: {trial.psnr:.1f}" for trial in each.trials)
+    computed = f"{rounded(mean(trial.computed for trial in each.trials))} of {first.total}"
+    expected = "-" if first.expected is None else f"{first.expected:.3g}"
+    return [f"{each.speedup:g}x", each.kind + mark, computed, f"{each.psnr:.1f}", seeds, expected, each.plan.text]
+
+
+def summary(verdict: Verdict) -> str:
+    """What a user should know, the choice first."""
+    chosen = verdict.chosen
+    lines = [f"Chosen: {chosen.speedup:g}x with the {chosen.kind} plan, PSNR {chosen.psnr:.1f} dB."]
+    lines += [verdict.missed] if verdict.missed else []
+    lines += [in_words(each, verdict.tried) for each in verdict.best]
+    lines.append(f"PSNR is of the latents against the uncached ones, {whose(verdict.trials)}. 100 dB: no difference.")
+    lines += [f"Only automatic plans were tried: {verdict.note}."] if verdict.note else []
+    lines += [correlation_line(verdict)] if verdict.correlation is not None else []
+    return "\n".join(lines)
+
+
+def in_words(best: Tried, every: Sequence[Tried]) -> str:
+    """One speed-up: the better plan, the other one, and where it landed."""
+    others = [each for each in every if each.speedup == best.speedup and each.kind != best.kind]
+    beside = f" ({others[0].kind} {others[0].psnr:.1f})" if others else ""
+    short = best.landed < MISSED * best.plan.speedup
+    landed = f", landed at {best.landed:.2g}x: forecasts were off by too much" if short else ""
+    return f"{best.speedup:g}x: {best.psnr:.1f} dB, {best.kind} plan{beside}{landed}"
+
+
+def whose(trials: Sequence[Trial]) -> str:
+    unseen = sorted({trial.seed for trial in trials if trial.unseen})
+    if not unseen:
+        return "of seeds that were measured"
+    if len(unseen) == 1:
+        return f"of seed {unseen[0]}, which was not measured"
+    return f"the mean over seeds {', '.join(map(str, unseen))}, which were not measured"
+
+
+def correlation_line(verdict: Verdict) -> str:
+    return (
+        f"Over {len(verdict.trials)} trials the order of expected and measured errors agrees to {verdict.correlation:.2f} "
+        "(rank correlation, 1 is the same order)."
+    )

@@ -1,0 +1,145 @@
+"""What is tried, what it costs, and what is made of the trials."""
+
+from __future__ import annotations
+
+import pytest
+
+from bwcache_pack.bwcache_core.calibration import (
+    AUTOMATIC,
+    MEASURED,
+    CalibrationError,
+    Choice,
+    Trial,
+    choice_of,
+    cost_line,
+    plan_lines,
+    rank_correlation,
+    request_of,
+    speedups_of,
+    summary,
+    table,
+    verdict_on,
+)
+from bwcache_pack.bwcache_core.plan import Plan
+
+PLANS = {MEASURED: Plan((0, 1, 3, 6, 9), 10), AUTOMATIC: Plan((0, 2, 4, 6, 9), 10)}
+
+
+def trial(speedup=2.0, kind=MEASURED, psnr=40.0, seed=2, unseen=True, computed=5, expected=0.1) -> Trial:
+    return Trial(speedup, kind, PLANS[kind], seed, unseen, computed, 10, psnr, expected)
+
+
+def test_speedups_are_read_as_people_write_them():
+    assert speedups_of("1.5 2 2.5 3") == (1.5, 2.0, 2.5, 3.0)
+    assert speedups_of(" 3x, 2x;2\n1.5 ") == (1.5, 2.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "empty"), ("fast", "'fast'"), ("1 2", "'1', expected numbers above 1"), ("11", "up to 10"), ("-2", "'-2'"),
+        ("nan", "'nan'"), ("1e9", "'1e9'"), (" ".join(f"{1.1 + n / 10:.1f}" for n in range(13)), "13 numbers"),
+    ],
+)  # fmt: skip
+def test_what_are_no_speedups_is_said(text, words):
+    with pytest.raises(CalibrationError, match=words):
+        speedups_of(text)
+
+
+@pytest.mark.parametrize("text", ["2x", "2", " 2.0 X ", "2 x"])
+def test_a_speedup_is_chosen(text):
+    assert choice_of(text, (1.5, 2.0)) == Choice(speedup=2.0)
+
+
+@pytest.mark.parametrize("text", ["at least 35 dB", "At least 35db", "35 dB"])
+def test_a_quality_is_chosen(text):
+    assert choice_of(text, (2.0,)) == Choice(decibels=35.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("2.2x", "not tried.*1.5x, 2x"), ("", "at least 35 dB"), ("best", "'best'")]
+)
+def test_what_is_no_choice_is_said(text, words):
+    with pytest.raises(CalibrationError, match=words):
+        choice_of(text, (1.5, 2.0))
+
+
+@pytest.mark.parametrize(
+    ("seeds", "trials", "tried", "unseen"),
+    [(2, 1, (9,), (9,)), (2, 2, (9, 7), (9,)), (2, 3, (9, 7, 8), (9,)), (1, 4, (8, 7, 9, 10), (8, 9, 10))],
+)
+def test_a_seed_that_was_not_measured_is_tried_first(seeds, trials, tried, unseen):
+    request = request_of("2", "2x", 7, seeds, trials)
+    assert request.measured == tuple(range(7, 7 + seeds))
+    assert (request.tried, request.unseen) == (tried, unseen)
+
+
+def test_the_cost_is_told_in_uncached_runs():
+    """Two to measure, one to compare with, then two plans on two seeds: at 2x four halves, at 4x four quarters."""
+    request = request_of("2 4", "2x", 0, 2, 2)
+    assert request.cost == pytest.approx(2 + 1 + 2 + 1)
+    line = cost_line(request, 30)
+    assert (
+        "At most 6.0 times an uncached run of 30 steps: 2 seeds to measure, 1 other" in line
+        and "2x, 4x on 2 seeds" in line
+    )
+
+
+def test_the_better_plan_of_a_speedup_is_given():
+    trials = [trial(psnr=40), trial(kind=AUTOMATIC, psnr=42), trial(3.0, psnr=30), trial(3.0, AUTOMATIC, psnr=29)]
+    verdict = verdict_on(trials, Choice(speedup=2.0))
+    assert [(each.speedup, each.kind) for each in verdict.best] == [(2.0, AUTOMATIC), (3.0, MEASURED)]
+    assert verdict.chosen.plan == PLANS[AUTOMATIC] and not verdict.missed
+    assert plan_lines(verdict) == "2x: 0 2 4 6 9/10\n3x: 0-1 3 6 9/10"
+
+
+def test_seeds_that_were_not_measured_decide():
+    trials = [
+        trial(psnr=40), trial(psnr=90, seed=0, unseen=False), trial(kind=AUTOMATIC, psnr=41),
+        trial(kind=AUTOMATIC, psnr=42, seed=0, unseen=False),
+    ]  # fmt: skip
+    assert verdict_on(trials, Choice(speedup=2.0)).chosen.kind == AUTOMATIC
+    only_measured = [each for each in trials if not each.unseen]
+    assert verdict_on(only_measured, Choice(speedup=2.0)).chosen.kind == MEASURED
+
+
+def test_the_fastest_plan_of_a_quality_is_chosen():
+    trials = [trial(1.5, psnr=50, computed=7), trial(2.0, psnr=40), trial(3.0, psnr=34.9, computed=3)]
+    assert verdict_on(trials, Choice(decibels=35)).chosen.speedup == 2.0
+    assert verdict_on(trials, Choice(decibels=34)).chosen.speedup == 3.0
+    best = verdict_on(trials, Choice(decibels=60))
+    assert best.chosen.speedup == 1.5 and "No plan keeps 60 dB" in best.missed
+    assert "No plan keeps 60 dB" in summary(best)
+
+
+def test_ranks():
+    assert rank_correlation([1, 2, 3, 4], [10, 20, 30, 400]) == pytest.approx(1.0)
+    assert rank_correlation([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1.0)
+    assert rank_correlation([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(0.8)  # 1 - 6 * 2 / (4 * 15)
+    assert rank_correlation([1, 1, 2, 2], [1, 1, 2, 2]) == pytest.approx(1.0)
+    assert rank_correlation([1, 1], [1, 2]) is None
+
+
+def test_the_order_of_expected_errors_is_held_against_that_of_measured_ones():
+    trials = [trial(psnr=psnr, expected=expected) for psnr, expected in ((50, 0.1), (40, 0.2), (45, 0.3), (30, 0.4))]
+    verdict = verdict_on(trials, Choice(speedup=2.0))
+    assert verdict.correlation == pytest.approx(0.8)
+    assert "Over 4 trials" in summary(verdict) and "0.80" in summary(verdict)
+    assert verdict_on(trials[:3], Choice(speedup=2.0)).correlation is None
+    unknown = verdict_on([trial(expected=None)] * 5, Choice(speedup=2.0), "the sampler swings")
+    assert unknown.correlation is None and "Only automatic plans were tried: the sampler swings." in summary(unknown)
+
+
+def test_the_table_has_every_plan_with_each_of_its_seeds():
+    trials = [trial(psnr=40.04), trial(psnr=44, seed=0, unseen=False), trial(kind=AUTOMATIC, psnr=39)]
+    lines = table(verdict_on(trials, Choice(speedup=2.0))).splitlines()
+    assert len(lines) == 4 and len({len(line) for line in lines}) == 1
+    assert "measured, chosen" in lines[2] and "2: 40.0, 0*: 44.0" in lines[2] and "0-1 3 6 9/10" in lines[2]
+    assert "automatic" in lines[3] and "chosen" not in lines[3] and "| 39.0" in lines[3]
+
+
+def test_where_a_plan_was_set_aside_its_landing_is_said():
+    lines = summary(verdict_on([trial(computed=8)], Choice(speedup=2.0)))
+    assert "landed at 1.2x" in lines
+    assert "landed" not in summary(verdict_on([trial()], Choice(speedup=2.0)))
+    assert "of the latents" in lines and "of seed 2, which was not measured" in lines
