@@ -121,18 +121,11 @@ class Spans:
     """
 
     def __init__(
-        self,
-        knowledge: Knowledge,
-        schedule: Schedule,
-        must: Iterable[int],
-        longest: int = LONGEST_GAP,
-        early: bool = True,
+        self, knowledge: Knowledge, schedule: Schedule, must: Iterable[int], longest: int = LONGEST_GAP, early: bool = True
     ) -> None:
         self.knowledge, self.course, self.steps = knowledge, knowledge.course, schedule.steps
         self.must, self.longest, self.prior_scale = set(must), longest, 0.0
-        self._evaluations = [
-            [n for n, its in enumerate(self.course.steps) if its == step] for step in range(self.steps)
-        ]
+        self._evaluations = [[n for n, its in enumerate(self.course.steps) if its == step] for step in range(self.steps)]
         worth = early_worth(self.steps) if early else [1.0] * self.steps
         self.gains = [gain * worth[step] for gain, step in zip(self.course.gains, self.course.steps, strict=True)]
         self._priors = span_costs(schedule, self.must, longest)

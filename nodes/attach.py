@@ -37,10 +37,7 @@ OUTER_SAMPLE, PREDICT_NOISE, CALC_COND_BATCH = "outer_sample", "predict_noise", 
 CONDITIONS = ("cond", "uncond")  # what ComfyUI's guiders ask for, in this order
 # Classes of comfy.model_sampling.
 FLOWS = {"CONST"}  # sigma goes from 1 to 0
-SAYS_ALL = {
-    "X0",
-    "IMG_TO_IMG_FLOW",
-}  # D is the model's output, whatever the latent: measured, the corrector harms there
+SAYS_ALL = {"X0", "IMG_TO_IMG_FLOW"}  # D is the model's output, whatever the latent: measured, the corrector harms there
 
 logger = logging.getLogger(__name__)
 
@@ -161,9 +158,7 @@ def _predict_noise(executor, *args, **kwargs):
     return result
 
 
-def _begin(
-    run: ForecastRun, /, x: torch.Tensor, timestep: torch.Tensor, model_options: Mapping | None = None, *rest, **more
-):
+def _begin(run: ForecastRun, /, x: torch.Tensor, timestep: torch.Tensor, model_options: Mapping | None = None, *rest, **more):
     if not run.report.steps and not run.stopped:
         _follow(run, model_options or {})
     run.begin(timestep, x)
@@ -180,9 +175,7 @@ def _follow(run: ForecastRun, model_options: Mapping) -> None:
 
 
 def same(here: Sequence[float], there: Sequence[float]) -> bool:
-    return len(here) == len(there) and all(
-        math.isclose(a, b, rel_tol=1e-3, abs_tol=2e-3) for a, b in zip(here, there, strict=True)
-    )
+    return len(here) == len(there) and all(math.isclose(a, b, rel_tol=1e-3, abs_tol=2e-3) for a, b in zip(here, there, strict=True))
 
 
 def _calc_cond_batch(executor, *args, **kwargs):
@@ -218,14 +211,10 @@ def call_of(run: ForecastRun, model, conds: Sequence, x: torch.Tensor, options: 
     """
     window = options.get("transformer_options", {}).get("context_window")
     frames = None if window is None else tuple(window.index_list)
-    active = tuple(
-        None if entries is None else tuple(activity(entry, run.sigma) for entry in entries) for entries in conds
-    )
+    active = tuple(None if entries is None else tuple(activity(entry, run.sigma) for entry in entries) for entries in conds)
     part = "" if frames is None else f" frames {frames[0]}-{frames[-1]}"
     names = (CONDITIONS[i] if i < len(CONDITIONS) else f"condition {i + 1}" for i in range(len(active)))
-    labels = tuple(
-        name + part if entries and any(entries) else None for name, entries in zip(names, active, strict=True)
-    )
+    labels = tuple(name + part if entries and any(entries) else None for name, entries in zip(names, active, strict=True))
     return Call((id(model), frames, tuple(x.shape), x.dtype, str(x.device), active), labels)
 
 
@@ -248,18 +237,8 @@ def activity(entry: Mapping, sigma: float) -> tuple:
 
 
 def open_run(
-    config: ForecastConfig,
-    group: torch.distributed.ProcessGroup | None,
-    guider,
-    /,
-    noise,
-    latent_image,
-    sampler,
-    sigmas,
-    denoise_mask=None,
-    *rest,
-    latent_shapes=None,
-    **more,
+    config: ForecastConfig, group: torch.distributed.ProcessGroup | None, guider,
+    /, noise, latent_image, sampler, sigmas, denoise_mask=None, *rest, latent_shapes=None, **more,
 ) -> ForecastRun:
     """The state of a run, from the arguments of OUTER_SAMPLE."""
     patcher = guider.model_patcher
@@ -285,17 +264,7 @@ def known_plans(guider, sampler, module: torch.nn.Module, schedule: Schedule) ->
 
 
 def open_measuring(
-    keep_lesson: Keep,
-    guider,
-    /,
-    noise,
-    latent_image,
-    sampler,
-    sigmas,
-    denoise_mask=None,
-    *rest,
-    latent_shapes=None,
-    **more,
+    keep_lesson: Keep, guider, /, noise, latent_image, sampler, sigmas, denoise_mask=None, *rest, latent_shapes=None, **more
 ) -> MeasureRun:
     """The state of a run that measures, from the arguments of OUTER_SAMPLE."""
     patcher = guider.model_patcher
@@ -343,9 +312,7 @@ def parametrisation(patcher) -> set[str]:
         return set()
 
 
-def known_response(
-    config: ForecastConfig, guider, sampler, sigmas: torch.Tensor
-) -> tuple[Sequence[SamplerStep], list[str]]:
+def known_response(config: ForecastConfig, guider, sampler, sigmas: torch.Tensor) -> tuple[Sequence[SamplerStep], list[str]]:
     """What the corrector has to know of the sampler, nothing where it is off; and a warning where that failed."""
     if not (config.corrector and config.reuses) or SAYS_ALL & parametrisation(guider.model_patcher):
         return (), []

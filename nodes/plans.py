@@ -77,9 +77,7 @@ def find(make_setup: Callable[[], Setup]) -> Found:
     if fitting:
         best = max(fitting, key=lambda file: (file.runs, file.dates[-1], file.name))
         return Found(replace(best.knowledge, source=best.source), "", tuple(warnings))
-    near = [
-        (len(differences), file.name, differences) for file in files if (differences := setup.differences(file.setup))
-    ]
+    near = [(len(differences), file.name, differences) for file in files if (differences := setup.differences(file.setup))]
     close = [found for found in near if found[0] <= NEARLY]
     nearly = f"measured only for {', '.join(min(close)[2])}" if close else ""
     return Found(None, nearly, tuple(warnings))
@@ -190,9 +188,7 @@ def write(path: Path, text: str) -> None:
 def text_of(file: PlanFile) -> str:
     """JSON, a row of a matrix on each line."""
     course = file.knowledge.course
-    evaluations = list(
-        zip(course.steps, rounded(course.places), rounded(course.gains), rounded(file.sigmas), strict=True)
-    )
+    evaluations = list(zip(course.steps, rounded(course.places), rounded(course.gains), rounded(file.sigmas), strict=True))
     told = {
         "bwcache_plan": VERSION,
         **asdict(file.setup),

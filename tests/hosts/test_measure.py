@@ -149,9 +149,7 @@ def test_other_weights_and_loras_are_other_setups(lab, folder, swinging):
         pytest.skip("no LoRAs there")
     lab.sample(measuring(lab).model)
     patched = lab.plain
-    key = next(
-        key for key in patched.model.state_dict() if key.startswith("diffusion_model.") and key.endswith("weight")
-    )
+    key = next(key for key in patched.model.state_dict() if key.startswith("diffusion_model.") and key.endswith("weight"))
     patched.add_patches({key: ("diff", (torch.ones_like(patched.model.state_dict()[key]) * 1e-3,))}, 1.0)
     lab.sample(measuring(lab, patched).model)
     assert len(list(folder.iterdir())) == 2
@@ -166,9 +164,7 @@ def test_other_weights_and_loras_are_other_setups(lab, folder, swinging):
 def lessons(monkeypatch) -> list:
     """What the runs taught, instead of files."""
     taught: list = []
-    monkeypatch.setattr(
-        "bwcache_pack.nodes.attach.remember", lambda setup, lesson: taught.append(lesson) or len(taught)
-    )
+    monkeypatch.setattr("bwcache_pack.nodes.attach.remember", lambda setup, lesson: taught.append(lesson) or len(taught))
     return taught
 
 
@@ -238,9 +234,7 @@ def test_from_the_node_to_the_file_and_from_there_to_the_report(lab, swinging, m
     told = BWCacheReport.execute(1, stats)
     assert "Measured on 1 run: two more prompts make the plan better." in told.args[1]
     [path] = (tmp_path / "user" / "bwcache" / "plans").iterdir()
-    model, stats = execute(
-        BWCacheApply, model=lab.plain, mode={"mode": "forecast", "speedup": 2.0, "threshold": 10.0}
-    ).args
+    model, stats = execute(BWCacheApply, model=lab.plain, mode={"mode": "forecast", "speedup": 2.0, "threshold": 10.0}).args
     lab.sample(model)
     assert f"{path.name}" in "".join(BWCacheReport.execute(1, stats).ui["text"])
     assert stats.runs[-1].evaluations_reused == STEPS / 2

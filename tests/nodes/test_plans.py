@@ -71,11 +71,7 @@ def test_the_file_can_be_read_by_people_and_is_written_in_one_piece(folder):
     remember(SETUP, taught())
     text = the_file(folder).read_text()
     told = json.loads(text)
-    assert told["bwcache_plan"] == 1 and (told["model"], told["sampler"], told["guidance"]) == (
-        "WanModel",
-        "euler",
-        "cfg 5",
-    )
+    assert told["bwcache_plan"] == 1 and (told["model"], told["sampler"], told["guidance"]) == ("WanModel", "euler", "cfg 5")
     assert text.isascii() and len(text) < 10_000 and max(map(len, text.splitlines())) < 400
     assert [len(row) for row in told["guided"]] == list(range(1, 11))
 
