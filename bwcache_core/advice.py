@@ -63,6 +63,16 @@ def plan_line(run: RunReport) -> str:
     return f"Plan: {run.plan}{note}" if run.plan else ""
 
 
+def parts_line(run: RunReport) -> str:
+    """Errors of picture and sound, where one latent holds both. Empty for one part, and where nothing was measured."""
+    worst: dict[str, float] = {}
+    for step in run.steps:
+        for name, error in step.parts.items():
+            worst[name] = max(error, worst.get(name, 0.0))
+    told = ", ".join(f"{name} {error:.2g}" for name, error in worst.items())
+    return f"Largest error of a forecast: {told}. The worse of them decides." if told else ""
+
+
 def notice(run: RunReport) -> str:
     """The one thing worth saying below the live view; empty when there is none."""
     if run.faults or run.stopped or run.warnings or run.rivals:

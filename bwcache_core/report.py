@@ -17,7 +17,8 @@ class StepReport:
 
     step: 0-based place in the schedule. action: "compute", "reuse", or "partial" (some of it was reused).
     error: relative L1 error that the forecast had, or would have had, where the truth was computed; None where nothing
-    was compared. conditions: what was measured by condition. jump: how far the latent was from where the last
+    was compared. conditions: what was measured by condition. parts: the same of picture and sound, where one latent
+    holds both: the worse of them is the error. jump: how far the latent was from where the last
     evaluation led, as a share of the model's output: fresh noise.
     judged, limit: the number that decided, and what it was held against; None where a rule decided.
     calls_total, calls_run: conditions that were asked for, and those that the model computed.
@@ -35,6 +36,7 @@ class StepReport:
     error: float | None = None
     jump: float | None = None
     conditions: dict[str, float] = field(default_factory=dict)
+    parts: dict[str, float] = field(default_factory=dict)
     calls_run: int = 0
     calls_total: int = 0
     cache_bytes: int = 0

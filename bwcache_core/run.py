@@ -307,6 +307,7 @@ class ForecastRun:
         if current is not None:
             current.seconds = time.perf_counter() - self._began
             self._judge(current, [(u.label, u.distance, worst(n)) for u, n in zip(unread, numbers, strict=False)])
+            current.parts = {} if current.fault else self._by_part(unread, numbers)
             if self.on_step:
                 self.on_step(current)
         return sigma, jump
@@ -323,6 +324,16 @@ class ForecastRun:
             self._drop()
         else:
             self.trust.measured(current.error, distance)
+
+    def _by_part(self, unread: Sequence[Unread], numbers: Sequence[list[list[float]]]) -> dict[str, float]:
+        """The largest error of each part of a packed latent over conditions and rows; empty for one part."""
+        errors: dict[str, float] = {}
+        for error, norms in zip(unread, numbers, strict=False):
+            rows = error.sums.shape[2]
+            for i, name in enumerate(self.scale.names if error.sums.shape[1] > 1 else ()):
+                here = worst([sums[i * rows : (i + 1) * rows] for sums in norms])
+                errors[name] = max(here, errors.get(name, 0.0))
+        return errors
 
     def _moved(self, timestep: torch.Tensor, latent: torch.Tensor) -> list[torch.Tensor]:
         """L1 norms (2, P, B) of what the latent is off from where the last D led, and of sigma * v there; for each way

@@ -145,11 +145,13 @@ class Scale:
     """Which numbers of a latent count in an error, and with which others they are added up.
 
     parts: how many numbers of a row belong to each part of a packed latent, picture and sound; empty for one part.
+    names: of these parts, in words.
     mask: 0 where the latent is given, so that the sampler overwrites what the model says there; None for none.
     """
 
     parts: tuple[int, ...] = ()
     mask: torch.Tensor | None = None
+    names: tuple[str, ...] = ()
 
     def sums(self, difference: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
         """L1 norms (2, P, B) of two latents, for each part and row. No host sync."""

@@ -37,6 +37,7 @@ OUTER_SAMPLE, PREDICT_NOISE, CALC_COND_BATCH = "outer_sample", "predict_noise", 
 CONDITIONS = ("cond", "uncond")  # what ComfyUI's guiders ask for, in this order
 # Classes of comfy.model_sampling.
 FLOWS = {"CONST"}  # sigma goes from 1 to 0
+PICTURE = 5  # dimensions of a latent of frames: (B, C, T, H, W)
 SAYS_ALL = {"X0", "IMG_TO_IMG_FLOW"}  # D is the model's output, whatever the latent: measured, the corrector harms there
 
 logger = logging.getLogger(__name__)
@@ -244,8 +245,7 @@ def open_run(
     patcher = guider.model_patcher
     schedule = trimmed(sigmas.tolist(), is_flow(patcher))
     steps, warnings = known_response(config, guider, sampler, sigmas)
-    sizes = [math.prod(shape[1:]) for shape in latent_shapes or ()]
-    scale = Scale(tuple(sizes) if len(sizes) > 1 else (), denoise_mask)
+    scale = scale_of(latent_shapes or (), denoise_mask)
     module = inner_module(patcher)
     known = None if group else partial(known_plans, guider, sampler, module)  # ranks may hold parts of the weights
     run = ForecastRun(config, schedule, type(module).__name__, steps, scale, group, known=known)
@@ -253,6 +253,15 @@ def open_run(
     run.report.rivals = rivals_of(guider, sampler, module)
     logger.info("BWCache %s: %s", config.mode, plan_line(run.report))
     return run
+
+
+def scale_of(latent_shapes: Sequence[Sequence[int]], mask: torch.Tensor | None) -> Scale:
+    """Picture and sound of a packed latent, shapes (B, C, ...) each: the one with frames of height and width is the picture."""
+    if len(latent_shapes) < 2:
+        return Scale(mask=mask)
+    named = ["picture" if len(shape) == PICTURE else "sound" for shape in latent_shapes]
+    names = [name if named.count(name) == 1 else f"{name} {i + 1}" for i, name in enumerate(named)]
+    return Scale(tuple(math.prod(shape[1:]) for shape in latent_shapes), mask, tuple(names))
 
 
 def known_plans(guider, sampler, module: torch.nn.Module, schedule: Schedule) -> Found:

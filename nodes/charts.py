@@ -101,13 +101,18 @@ def upper_end(run: RunReport, lines: dict) -> float:
 
 
 def curves(run: RunReport) -> dict[str, list[tuple[int, float]]]:
-    """Points (evaluation, value) by line label."""
+    """Points (evaluation, value) by line label: of picture and sound each, where both were measured."""
     if run.mode in FORETOLD:
         errors = [(step.evaluation, step.error) for step in run.steps if step.error is not None]
-        return {"error where it was computed": errors} if errors else {}
+        return lines_of(run, "parts") or ({"error where it was computed": errors} if errors else {})
+    return lines_of(run, "conditions")
+
+
+def lines_of(run: RunReport, measured: str) -> dict[str, list[tuple[int, float]]]:
+    """Points of each label in a field of the steps that holds values by label."""
     lines: dict[str, list[tuple[int, float]]] = {}
     for step in run.steps:
-        for label, value in step.conditions.items():
+        for label, value in getattr(step, measured).items():
             lines.setdefault(label, []).append((step.evaluation, value))
     return lines
 

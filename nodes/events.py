@@ -98,6 +98,7 @@ def evaluation(step: StepReport, block_count: int) -> dict:
         "action": step.action,
         "reason": step.reason,
         "error": rounded(step.error),
+        "parts": {name: rounded(error) for name, error in step.parts.items()},
         "jump": rounded(step.jump),
         "judged": rounded(step.judged),
         "limit": rounded(step.limit),

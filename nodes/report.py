@@ -9,7 +9,7 @@ import torch
 from comfy_api.latest import io
 from PIL import Image, ImageDraw
 
-from ..bwcache_core.advice import plan_line, speed, verdict
+from ..bwcache_core.advice import parts_line, plan_line, speed, verdict
 from ..bwcache_core.report import RunReport, RunStats
 from .apply import Stats
 from .preview import shown
@@ -93,11 +93,11 @@ class BWCacheReport(io.ComfyNode):
 
 
 def told(runs: list[RunReport]) -> str:
-    """The text on the node: the newest run, its plan, and that there are others."""
+    """The text on the node: the newest run, its plan, its errors by part, and that there are others."""
     run = runs[-1]
     held = [f"Most held at once: {mib(run.cache_bytes)}."] if run.cache_bytes else []
     more = [f"The newest of {len(runs)} runs, all in json."] if len(runs) > 1 else []
-    return "\n".join([verdict(run), *filter(None, [plan_line(run)]), *held, *more])
+    return "\n".join([verdict(run), *filter(None, [plan_line(run), parts_line(run)]), *held, *more])
 
 
 def mib(count: int) -> str:

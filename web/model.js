@@ -266,8 +266,14 @@ function describeStep(run, column, cell) {
     const step = Math.floor(column / evaluationsPerStep(run));
     return run.done ? "" : `step ${step}: will be ${FATES[kind]}`;
   }
-  const measured = Number.isFinite(cell.error) ? `, error ${number(cell.error)}` : "";
+  const measured = Number.isFinite(cell.error) ? `, error ${number(cell.error)}${byPart(cell)}` : "";
   return `step ${cell.step}: ${FATES[kind]}, ${cell.reason}${measured}, sigma ${number(cell.sigma)}, ${seconds(cell.seconds)}`;
+}
+
+/** @param {Evaluation} cell @returns {string} " (picture 0.05, sound 0.12)" where one latent holds both */
+function byPart(cell) {
+  const parts = Object.entries(cell.parts ?? {}).filter(([, error]) => Number.isFinite(error));
+  return parts.length ? ` (${parts.map(([name, error]) => `${name} ${number(error)}`).join(", ")})` : "";
 }
 
 function describeBlock(cell, block) {

@@ -8,6 +8,7 @@ from bwcache_pack.bwcache_core.advice import (
     advise,
     log_lines,
     notice,
+    parts_line,
     plan_line,
     rounded_up,
     suggested_threshold,
@@ -228,6 +229,13 @@ def test_the_plan_is_told_as_text_that_the_node_takes():
     assert plan_line(forecast("crcr")) == "Plan: 0 2/4 (automatic)"
     assert plan_line(report(step(0))) == ""
     ForecastConfig(plan=plan_line(forecast("crcr", plan_note="")).removeprefix("Plan: "))
+
+
+def test_the_worst_error_of_picture_and_of_sound_is_told():
+    run = forecast("ccrc")
+    run.steps[1].parts, run.steps[3].parts = {"picture": 0.04, "sound": 0.2}, {"picture": 0.123, "sound": 0.1}
+    assert parts_line(run) == "Largest error of a forecast: picture 0.12, sound 0.2. The worse of them decides."
+    assert parts_line(forecast("ccrc")) == ""
 
 
 def test_advice_comes_only_at_the_end():

@@ -325,6 +325,33 @@ def test_the_worst_part_of_a_packed_latent_counts():
         evaluate(run, lambda call, sigma, x, v=v: [x - sigma * v], sigma, x)
     run.close(True)
     assert run.report.steps[1].error == pytest.approx(3.0 / 4.0)
+    assert not run.report.steps[1].parts, "parts without names are not told apart in the report"
+
+
+def test_the_report_has_the_worst_error_of_each_named_part():
+    """Two rows: the picture of the second is foretold badly, the sound of the first."""
+    run = new_run("0-1/10", scale=Scale((3, 1), names=("picture", "sound")), threshold=5.0)
+    x = torch.zeros(2, 1, 4)
+    outputs = iter([
+        torch.tensor([[[1.0, 1.0, 1.0, 1.0]], [[1.0, 1.0, 1.0, 1.0]]]),
+        torch.tensor([[[1.0, 1.0, 1.0, 4.0]], [[2.0, 2.0, 2.0, 1.0]]]),
+    ])  # fmt: skip
+    for sigma in (1.0, 0.9):
+        v = next(outputs)
+        evaluate(run, lambda call, sigma, x, v=v: [x - sigma * v], sigma, x)
+    run.close(True)
+    assert run.report.steps[0].parts == {}
+    assert run.report.steps[1].parts == {"picture": pytest.approx(1 / 2), "sound": pytest.approx(3 / 4)}
+    assert run.report.steps[1].error == pytest.approx(3 / 4)
+
+
+def test_broken_numbers_have_no_parts():
+    run = new_run("0-1/10", scale=Scale((3, 1), names=("picture", "sound")), threshold=5.0)
+    for sigma, value in ((1.0, 1.0), (0.9, float("nan"))):
+        v = torch.full((1, 1, 4), value)
+        evaluate(run, lambda call, sigma, x, v=v: [x - sigma * v], sigma, torch.zeros(1, 1, 4))
+    run.close(True)
+    assert run.report.steps[1].fault and run.report.steps[1].parts == {}
 
 
 def test_what_a_mask_gives_away_does_not_count():

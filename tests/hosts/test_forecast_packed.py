@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from bwcache_pack.bwcache_core.advice import parts_line
 from bwcache_pack.tests.hosts.calls import Calls, Truth
 from bwcache_pack.tests.hosts.conftest import small_lab
 from bwcache_pack.tests.hosts.lab import STEPS, difference
@@ -61,7 +62,9 @@ def test_each_part_has_an_error_of_its_own(comfyui, part):
     picture, sound, whole = (float((now - before)[..., cut].abs().sum() / now[..., cut].abs().sum())
                              for cut in (slice(0, size), slice(size, None), slice(None)))  # fmt: skip
     assert max(picture, sound) > 1.2 * whole, "the parts err alike here"
-    assert watched.report.steps[1].error == pytest.approx(max(picture, sound), rel=1e-3)
+    step = watched.report.steps[1]
+    assert step.parts == {"picture": pytest.approx(picture, rel=1e-3), "sound": pytest.approx(sound, rel=1e-3)}
+    assert step.error == max(step.parts.values())
 
 
 def test_a_packed_mask_leaves_the_sound_alone(packed):
@@ -87,6 +90,23 @@ def test_a_packed_mask_leaves_the_sound_alone(packed):
     shaken_sound = packed.cached(**SMOOTH, threshold=10.0)
     sample(shaken(packed, 1, 20.0)(shaken_sound.model))
     assert [s.error for s in shaken_sound.report.steps] == [s.error for s in on.report.steps]
+
+
+def test_the_report_tells_of_picture_and_sound(packed):
+    cached = packed.cached(**SMOOTH, threshold=10.0)
+    packed.sample(cached.model)
+    parts = {name for step in cached.report.steps for name in step.parts}
+    assert parts == {"picture", "sound"}
+    assert "Largest error of a forecast: picture " in parts_line(cached.report)
+
+
+def test_a_latent_of_one_part_has_no_parts(comfyui):
+    lab = small_lab(comfyui, "flux")
+    cached = lab.cached(**SMOOTH, threshold=10.0)
+    lab.sample(cached.model)
+    assert any(step.error for step in cached.report.steps)
+    assert not any(step.parts for step in cached.report.steps)
+    assert parts_line(cached.report) == ""
 
 
 def test_a_callback_sees_in_reused_steps_what_it_sees_in_computed_ones(packed):

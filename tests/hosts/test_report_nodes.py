@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import pytest
@@ -53,6 +54,15 @@ def test_report_gives_the_plan_as_text(nodes):
     result = nodes["report"].execute(1, stats_of(forecast("cr" * 10)))
     assert outputs_by_name(nodes["report"], result)["plan"] == "0 2/4"
     assert "Plan: 0 2/4 (automatic)" in "".join(result.ui["text"])
+
+
+def test_report_tells_of_picture_and_sound(nodes):
+    run = forecast("ccrc")
+    run.steps[1].parts = {"picture": 0.04, "sound": 0.2}
+    result = nodes["report"].execute("latent", stats_of(run))
+    assert "Largest error of a forecast: picture 0.04, sound 0.2." in "".join(result.ui["text"])
+    [told] = json.loads(outputs_by_name(nodes["report"], result)["json"])
+    assert told["steps"][1]["parts"] == {"picture": 0.04, "sound": 0.2}
 
 
 def test_no_speed_is_told_where_nothing_was_reused_or_another_cache_is_on_the_model(nodes):

@@ -41,6 +41,15 @@ def test_forecast_draws_the_errors_measured_and_what_became_of_each_step():
     assert colours(figure.axes[1]) == [to_rgb(colour) for colour in expected]
 
 
+def test_picture_and_sound_have_a_line_each():
+    run = forecast("ccrc")
+    for place, picture, sound in ((1, 0.04, 0.2), (3, 0.3, 0.1)):
+        run.steps[place].parts, run.steps[place].error = {"picture": picture, "sound": sound}, max(picture, sound)
+    drawn = lines(charts.error_curve(run))
+    assert (drawn["picture"], drawn["sound"]) == ([(1, 0.04), (3, 0.3)], [(1, 0.2), (3, 0.1)])
+    assert "error where it was computed" not in drawn
+
+
 def test_measure_draws_the_errors_that_forecasts_would_have_had():
     run = forecast("cccc", mode="measure", plan="", threshold=0.0)
     run.steps[1].error, run.steps[2].error = 0.3, 0.1

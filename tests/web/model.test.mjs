@@ -210,6 +210,9 @@ group("text", () => {
     const run = runOf(event(cell(0)), event(cell(1, { error: 0.123456 })), event(cell(2, { reason: "why" })), event(cell(3)));
     assert.equal(model.describe(run, 1, 0), "step 1: computed, the plan, error 0.123, sigma 0.5, 1.0 s");
     assert.equal(model.describe(run, 2, null), "step 2: computed against the plan, why, sigma 0.5, 1.0 s");
+    const both = cell(1, { error: 0.2, parts: { picture: 0.05, sound: 0.2 } });
+    const told = "step 1: computed, the plan, error 0.2 (picture 0.05, sound 0.2), sigma 0.5, 1.0 s";
+    assert.equal(model.describe(runOf(event(cell(0)), event(both)), 1, 0), told);
     assert.equal(model.describe(run, 4, 0), "step 4: will be reused");
     assert.equal(model.describe(runOf(end(cell(0), { finished: false })), 4, 0), "");
   });
