@@ -107,6 +107,8 @@ def _model_pass(layout: BlockLayout) -> Callable:
 def _cached_pass(run: BlockRun, layout: BlockLayout, guard: Guard, options: dict, executor, /, *args, **kwargs):
     """Output of one model call, with what `executor` runs marked as the model's own."""
     model_input = kwargs["x"] if "x" in kwargs else args[0]
+    if isinstance(model_input, (list, tuple)):  # picture and sound
+        model_input = model_input[0]
     inputs = shapes_of([*args, *kwargs.values()]) if run.group is not None else ()
     model_pass = run.begin_pass(stream_keys(options, model_input, executor.class_obj, inputs))
     hooked = with_block_hooks(options, layout, model_pass, guard)
@@ -164,8 +166,9 @@ def with_block_hooks(options: dict, layout: BlockLayout, model_pass: ModelPass, 
     """Copy of transformer_options whose block hooks run `model_pass` around the hooks that are there."""
     replace = options.get("patches_replace", {})
     hooks = dict(replace.get("dit", {}))
+    make = _packed_hook if layout.family.packed else _block_hook
     for block, key in enumerate(layout.keys):
-        hooks[key] = _block_hook(model_pass, block, hooks.get(key), guard)
+        hooks[key] = make(model_pass, block, hooks.get(key), guard)
     return {**options, "patches_replace": {**replace, "dit": hooks}}
 
 
@@ -177,5 +180,23 @@ def _block_hook(model_pass: ModelPass, block: int, inner: Callable | None, guard
             return inner(block_args, extra) if inner else original(block_args)
 
         return model_pass.run_block(block, args, partial(guard.crossing, True, compute))
+
+    return partial(guard.crossing, False, hook)
+
+
+def _packed_hook(model_pass: ModelPass, block: int, inner: Callable | None, guard: Guard) -> Callable:
+    """The hook of a block whose hidden states are (L, D): to the cache they are (1, L, D)."""
+
+    def hook(args: dict, extra: dict) -> dict:
+        original = extra["original_block"]
+
+        def compute(block_args: dict) -> dict:
+            flat = {**block_args, "img": block_args["img"][0]}
+            out = inner(flat, extra) if inner else original(flat)
+            return {**out, "img": out["img"][None]}
+
+        rows = {**args, "img": args["img"][None]}
+        out = model_pass.run_block(block, rows, partial(guard.crossing, True, compute))
+        return {**out, "img": out["img"][0]}
 
     return partial(guard.crossing, False, hook)

@@ -21,13 +21,14 @@ class Family:
     """One row.
 
     kinds: (hook kind, attribute with the blocks), in running order. note: what a user should know.
-    wrapped: the forward calls DIFFUSION_MODEL wrappers.
+    wrapped: the forward calls DIFFUSION_MODEL wrappers. packed: hidden states are (L, D), of one row alone.
     """
 
     name: str
     kinds: tuple[tuple[str, str], ...]
     note: str = ""
     wrapped: bool = True
+    packed: bool = False
 
 
 BLOCKS = (("double_block", "blocks"),)
@@ -52,6 +53,7 @@ FAMILIES = {
     "HunyuanVideo": Family("HunyuanVideo / 1.5", DOUBLE_AND_SINGLE, "control adds after the last block"),
     "TinyWan": Family("TinyWan", BLOCKS),
     "LTXVModel": Family("LTX-Video", TRANSFORMER_BLOCKS, "without sound: LTX-2 makes two latents at once"),
+    "MiniMaxH3Model": Family("MiniMax-H3", BLOCKS, "one prompt: with guidance the model itself fails", packed=True),
     "AsymmDiTJoint": Family("Mochi", BLOCKS, wrapped=False),
     "Flux": Family("Flux / Flux 2", DOUBLE_AND_SINGLE, IMAGE_CONTROLLED),
     "Chroma": Family("Chroma", DOUBLE_AND_SINGLE, IMAGE_CONTROLLED),

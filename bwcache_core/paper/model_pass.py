@@ -154,6 +154,7 @@ class ModelPass:
         return known[length, device]
 
 
-def has_gradients(tensor: torch.Tensor) -> bool:
-    """Whether gradients will be asked for through `tensor`."""
-    return torch.is_grad_enabled() and tensor.requires_grad
+def has_gradients(tensor: torch.Tensor | Sequence[torch.Tensor]) -> bool:
+    """Whether gradients will be asked for through `tensor`, or through one of several: picture and sound."""
+    tensors = [tensor] if isinstance(tensor, torch.Tensor) else tensor
+    return torch.is_grad_enabled() and any(each.requires_grad for each in tensors)

@@ -209,7 +209,7 @@ class Cached:
                 bare = {name: value for name, value in options.items() if name != KEY}
                 truth = executor(*exchanged(args, options, bare), **exchanged(kwargs, options, bare))
                 count = len(options["uuids"])
-                errors = map(relative_error, served.chunk(count), truth.chunk(count))
+                errors = map(relative_error, flat(served).chunk(count), flat(truth).chunk(count))
                 traces.errors.append(step_weight(state) * max(errors))
             return served
 
@@ -240,6 +240,11 @@ class Cached:
         before = {name: getattr(guider, name) for name in ("cfg", "cfg1") if hasattr(guider, name)}
         vars(guider).update({name: strength * self.turn for name, strength in before.items()})
         return before
+
+
+def flat(output: torch.Tensor | list[torch.Tensor]) -> torch.Tensor:
+    """A model's output as one tensor: picture and sound, of one row, come as two."""
+    return output if torch.is_tensor(output) else torch.cat([part.flatten(1) for part in output], dim=1)
 
 
 def with_inputs(call: ModelCall, args: tuple, kwargs: dict, options: dict) -> tuple[tuple, dict]:
