@@ -1,7 +1,8 @@
 """Writes docs/matrix.md from a run of tests/matrix on every ComfyUI found: python devtools/pack.py devtools.matrix
 
 Given JUnit reports of such runs as arguments, it reads those instead of running anything: of several from one ComfyUI,
-the later ones count where they hold the same cell.
+the later ones count where they hold the same cell. Given --cases, it runs nothing either, and brings the end of the page,
+which is docs/cases.md, up to date.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from .comfyui import checkouts
 from .environment import HOST_TOOLS, overlay
 from .pack import ROOT
 
-PAGE = ROOT / "docs" / "matrix.md"
+PAGE, CASES = ROOT / "docs" / "matrix.md", ROOT / "docs" / "cases.md"
+CASES_BEGIN = "<!-- docs/cases.md -->"
 TESTS = ROOT / "tests" / "matrix" / "test_cells.py"
 HEAD = """# The matrix: variants and combinations
 
@@ -55,11 +57,15 @@ Modes: {modes}.
 
 @dataclass
 class Results:
-    """One ComfyUI's run. outcomes: by cell, "yes", "FAILED", or why it was skipped. measured: by cell and mode."""
+    """One ComfyUI's run. outcomes: by cell, "yes", "FAILED", or why it was skipped. measured: by cell and mode.
+
+    classes: by cell, the class in comfy.supported_models that its model is of.
+    """
 
     version: str
     outcomes: dict[str, str] = field(default_factory=dict)
     measured: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    classes: dict[str, str] = field(default_factory=dict)
 
     @property
     def passed(self) -> int:
@@ -77,8 +83,9 @@ class Results:
                 continue
             cell = name[len("test_cell[") : -1]
             results.outcomes[cell] = outcome(case)
-            for entry in case.iter("property"):
-                results.measured[cell] = json.loads(entry.get("value"))
+            told = {entry.get("name"): entry.get("value") for entry in case.iter("property")}
+            if told:
+                results.measured[cell], results.classes[cell] = json.loads(told["measured"]), told["class"]
         return results
 
 
@@ -90,6 +97,9 @@ def outcome(case: ElementTree.Element) -> str:
 
 
 def main() -> None:
+    if sys.argv[1:] == ["--cases"]:
+        PAGE.write_text(with_cases(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+        return
     reports = [Path(argument) for argument in sys.argv[1:]]
     with tempfile.TemporaryDirectory() as scratch:
         results = merged([Results.read(report) for report in reports or run_all(Path(scratch))])
@@ -105,6 +115,7 @@ def merged(runs: Iterable[Results]) -> list[Results]:
         known = by_version.setdefault(run.version, Results(run.version))
         known.outcomes |= run.outcomes
         known.measured |= run.measured
+        known.classes |= run.classes
     return list(by_version.values())
 
 
@@ -133,8 +144,42 @@ def page(results: list[Results]) -> str:
         ("Samplers and schedulers", [cell for cell in CELLS.values()
                                      if cell.combination.startswith(("sampler_", "scheduler_"))]),
     ]  # fmt: skip
-    parts = [head, "\n".join(sums), *(f"## {title}\n\n{table(cells, results)}" for title, cells in tables)]
-    return "\n\n".join(part.strip() for part in parts) + "\n"
+    parts = [head, "\n".join(sums), models(results), *(f"## {title}\n\n{table(cells, results)}" for title, cells in tables)]
+    return "\n\n".join(part.strip() for part in parts) + "\n" + cases()
+
+
+def models(results: list[Results]) -> str:
+    """The table of model classes, each with the cells that sample it alone."""
+    newest, versions = results[0], [result.version for result in results]
+    cells: dict[str, list[Cell]] = {}
+    for name, found in newest.classes.items():
+        if CELLS[name].combination == "alone":
+            cells.setdefault(found, []).append(CELLS[name])
+    titles = ["class", "models", "modes tried", *versions]
+    lines = [titles, ["---"] * len(titles), *(class_row(found, cells[found], results) for found in sorted(cells, key=str.lower))]
+    rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    passed = [sum("yes" in {r.outcomes.get(c.name) for c in of} for of in cells.values()) for r in results]
+    counts = ", ".join(f"{count} on {version}" for count, version in zip(passed, versions, strict=True))
+    return f"## Models\n\nClasses of `comfy.supported_models` that passed: {counts}.\n\n{rows}"
+
+
+def class_row(found: str, cells: list[Cell], results: list[Results]) -> list[str]:
+    modes = [mode for mode in MODES if any(mode in cell.modes for cell in cells)]
+    marks = []
+    for result in results:
+        outcomes = {result.outcomes.get(cell.name) for cell in cells}
+        marks.append("FAILED" if "FAILED" in outcomes else "yes" if "yes" in outcomes else "-")
+    return [f"`{found}`", ", ".join(VARIANTS[cell.variant].title for cell in cells), ", ".join(modes), *marks]
+
+
+def cases() -> str:
+    """What was written by hand of packs and cases tried, to stand at the end of the page. Empty without that file."""
+    return f"\n{CASES_BEGIN}\n\n{CASES.read_text(encoding='utf-8').strip()}\n" if CASES.exists() else ""
+
+
+def with_cases(text: str) -> str:
+    """The page with that part as it is now."""
+    return text.split(f"\n{CASES_BEGIN}")[0].rstrip() + "\n" + cases()
 
 
 def modes_in_words() -> str:

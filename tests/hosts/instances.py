@@ -6,7 +6,12 @@ INSTANCES have blocks that the block modes know. FORECAST_ONLY are models that o
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
+from unittest.mock import patch
 
 import torch
 
@@ -26,6 +31,8 @@ class Instance:
     attributes: of the diffusion model that hold its blocks, in running order. head: what the last features enter.
     prompt: more of the conditioning, made from the number of text tokens. control: it takes a "control", for blocks of
     these kinds ("input": the first attribute, "output": the last). newer: configuration that ComfyUI 0.8 lacks.
+    smaller: arguments of parts that the model's class builds in one size only, by the name that it calls them by.
+    beside: makes the tensors of a checkpoint that belong to no diffusion model.
     """
 
     supported: str
@@ -39,6 +46,8 @@ class Instance:
     newer: dict = field(default_factory=dict)
     sound: tuple[int, ...] = ()
     cfg: float = 4.0
+    smaller: dict[str, dict] = field(default_factory=dict)
+    beside: Callable[[], dict[str, torch.Tensor]] = dict
 
     @property
     def channels(self) -> int:
@@ -227,7 +236,12 @@ def build(instance: Instance, version: str):
     config = supported_class(instance)(settings)
     config.unet_config.update(settings)  # over what the class itself adds
     cpu = torch.device("cpu")
-    model = config.get_model({}, "", device=cpu)
+    with ExitStack() as stack:
+        for name, arguments in instance.smaller.items():
+            module, part = name.rsplit(".", 1)
+            made = getattr(importlib.import_module(module), part)
+            stack.enter_context(patch(name, partial(made, **arguments)))
+        model = config.get_model(instance.beside(), "", device=cpu)
     module = model.diffusion_model
     module.load_state_dict(recipes.fill({name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}))
     return comfy.model_patcher.ModelPatcher(model, load_device=cpu, offload_device=cpu)

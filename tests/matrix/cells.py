@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .combinations import COMBINATIONS, SAMPLERS, SCHEDULERS
-from .variants import SMALL, VARIANTS
+from .variants import CONDITIONED, SMALL, VARIANTS
 
 MODES = {
     "forecast": {"mode": "forecast", "speedup": 2.0, "threshold": 0.5},
@@ -73,7 +73,8 @@ def over(combination: str, *variants: str, **settings) -> list[Cell]:
 T2V, HUNYUAN = "wan21_t2v", "hunyuan"
 BOTH = (T2V, HUNYUAN)
 TIGHTER = {"wan21_vace_twice": 0.5}  # what VACE adds is as large as the features: lost or doubled, it would show
-IN_ALL_MODES = {T2V, HUNYUAN, "wan21_vace_twice", "wan22_5b_i2v", "hunyuan15_i2v"}
+IN_ALL_MODES = {T2V, HUNYUAN, "wan21_vace_twice", "wan22_5b_i2v", "hunyuan15_i2v", "minimax_h3", "minimax_h3_keyframes",
+                "minimax_h3_references", "minimax_h3_sound"}  # fmt: skip
 
 FRESH_NOISE = "it adds noise in every step, so no step is like the one before"
 NOISE_BETWEEN = "it adds noise between some evaluations"
@@ -99,7 +100,9 @@ SCHEDULER_NOTES: dict[str, dict] = {name: {"error": 1.1, "why": UNEVEN} for name
 SMALL_NOTES: dict[str, dict] = {
     name: {"thresholds": {"forecast": 10.0}, "why": UNTRAINED}
     for name in ("chroma", "chroma_radiance", "qwen_image", "sd3", "ltxv", "ltxav", "mochi", "lens", "mage_flow", "joyimage",
-                 "cosmos", "hidream", "cogvideox", "krea2", "flow_rvs")
+                 "cosmos", "hidream", "cogvideox", "krea2", "flow_rvs", "kandinsky5_image", "hunyuan_dit", "stable_cascade",
+                 "stable_audio", "stable_audio3", "kandinsky5_i2v", "ltxv_i2v", "cosmos_i2v", "cogvideox_i2v", "svd", "ace_step",
+                 "qwen_image_edit", "ltxav_sound", "pixart_sigma", "z_image")
 }  # fmt: skip
 
 
@@ -116,9 +119,9 @@ ON_ONE_MODEL = (
 
 
 def variant_cell(name: str) -> Cell:
-    if name in SMALL:
-        return Cell(name, "alone", **SMALL_NOTES.get(name, {}))
-    return Cell(name, "alone", ALL if name in IN_ALL_MODES else HOOKED, error=TIGHTER.get(name, 1.0))
+    small = name in SMALL or name in CONDITIONED
+    modes = ALL if name in IN_ALL_MODES else FORECAST if small else HOOKED
+    return Cell(name, "alone", modes, error=TIGHTER.get(name, 1.0), **SMALL_NOTES.get(name, {}))
 
 
 def sampler_cell(name: str) -> Cell:
@@ -161,6 +164,7 @@ CELLS = {
         over("sampler_res_multistep", "minimax_h3"),
         over("sampler_dpmpp_2m", "sdxl"),
         over("sampler_uni_pc", "cogvideox", **SMALL_NOTES["cogvideox"]),
+        *(over(name, "wan21_talking") for name in ("infinite_talk", "infinite_talk_after")),
         over("autoregressive", "wan21_causal", uncached=FRESH_NOISE),
     )
     for cell in cells

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from bwcache_pack.tests.hosts import recipes
 
 LAYERS = 2
+TALKING = 640  # width of a model that InfiniteTalk's 40 heads fit
 SIZES = {"dim": recipes.DIM, "ffn_dim": recipes.FFN, "num_heads": 1, "num_layers": LAYERS, "in_dim": 16, "out_dim": 16}
 
 
@@ -94,6 +95,7 @@ WAN_I2V = {"in_dim": 36, "model_type": "i2v"}
 CHECKPOINTS = {
     "wan21_flf2v": Checkpoint("wan.model", "WanModel", "WAN21", {**WAN_I2V, "flf_pos_embed_token_number": 514}),
     "wan21_fun_control": Checkpoint("wan.model", "WanModel", "WAN21", {**WAN_I2V, "in_dim": 48}),
+    "wan21_talking": Checkpoint("wan.model", "WanModel", "WAN21", {**WAN_I2V, "dim": TALKING, "num_heads": 5}),
     "wan22_fun_control": Checkpoint("wan.model", "WanModel", "WAN21", {"in_dim": 52}),
     "wan22_ref_conv": Checkpoint("wan.model", "WanModel", "WAN21", {"in_dim": 52, "in_dim_ref_conv": 16}),
     "wan21_camera": Checkpoint("wan.model", "CameraWanModel", "WAN21_Camera", {"in_dim": 32}),
@@ -129,6 +131,13 @@ def hunyuan15(channels: int = 65) -> recipes.Shapes:
     }
 
 
+def hunyuan_image(channels: int, out: int, patch: tuple[int, ...]) -> recipes.Shapes:
+    """HunyuanImage: no pooled text, no guidance; a latent pixel is a token."""
+    shapes = {name: shape for name, shape in hunyuan().items() if not name.startswith(("vector_in", "guidance_in"))}
+    door = {"img_in.proj.weight": (recipes.DIM, channels, *patch), "img_in.proj.bias": (recipes.DIM,)}
+    return shapes | door | recipes.linear("final_layer.linear", out, recipes.DIM)
+
+
 TABLES: dict[str, tuple[Callable[[], recipes.Shapes], str]] = {
     "wan21_t2v": (lambda: recipes.wan(16, 16, LAYERS), "WAN21"),
     "wan21_i2v": (lambda: recipes.wan(36, 16, LAYERS, clip=True), "WAN21"),
@@ -140,6 +149,8 @@ TABLES: dict[str, tuple[Callable[[], recipes.Shapes], str]] = {
     "hunyuan_i2v": (lambda: hunyuan(33), "HunyuanVideoI2V"),
     "hunyuan_skyreels": (lambda: hunyuan(32), "HunyuanVideoSkyreelsI2V"),
     "hunyuan15": (hunyuan15, "HunyuanVideo15"),
+    "hunyuan_image": (lambda: hunyuan_image(64, 64, (1, 1)), "HunyuanImage21"),
+    "hunyuan_image_refiner": (lambda: hunyuan_image(128, 64, (1, 1, 1)), "HunyuanImage21Refiner"),
     "hunyuan15_sr": (lambda: hunyuan15(98), "HunyuanVideo15_SR_Distilled"),
 }
 """Variants with a table of tensors in recipes.py, here with fewer blocks, and the class that ComfyUI must detect."""

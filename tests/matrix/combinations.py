@@ -367,6 +367,18 @@ def previews():
         args.preview_method = before
 
 
+def infinite_talk(apply_first: bool) -> Workflow:
+    """InfiniteTalk: its node takes and gives a model. One prompt: with two in a batch it fails by itself."""
+
+    def run(desk: Desk, variant: Variant) -> dict:
+        positive, negative, _ = variant.wire(desk)
+        model = desk.apply(desk.model()) if apply_first else desk.model()
+        model, positive, negative, latent = parts.infinite_talk(desk, model, positive=positive, negative=negative)
+        return desk.ksampler(model if apply_first else desk.apply(model), positive, negative, latent, cfg=1.0)
+
+    return run
+
+
 def autoregressive(desk: Desk, variant: Variant) -> dict:
     """A causal model, frame after frame, as its own sampler runs it."""
     positive, negative, latent = variant.wire(desk)
@@ -496,6 +508,8 @@ COMBINATIONS = {
     "previews": Combination("previews on", previewed),
     "uni3c": Combination("Uni3C", patched_before(parts.uni3c), ("render",), live=("render",)),
     "uni3c_after": Combination("Uni3C, after", patched_after(parts.uni3c), ("render",), live=("render",)),
+    "infinite_talk": Combination("InfiniteTalk, before", infinite_talk(False), ("sound", "start image"), guided=False),
+    "infinite_talk_after": Combination("InfiniteTalk, after", infinite_talk(True), ("sound", "start image"), guided=False),
     "autoregressive": Combination("autoregressive sampling (SamplerARVideo)", autoregressive, guided=False),
     **{f"sampler_{name}": Combination(f"sampler {name}", sampled(sampler=name)) for name in SAMPLERS},
     **{f"scheduler_{name}": Combination(f"scheduler {name}", sampled(scheduler=name)) for name in SCHEDULERS},

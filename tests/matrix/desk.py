@@ -16,9 +16,10 @@ from bwcache_pack.tests.hosts import instances, recipes
 
 from . import checkpoints, quantised, toys
 from .checkpoints import Absent
+from .models import MODELS
 
 STEPS = 8
-SMALL_MODELS = {**instances.INSTANCES, **instances.FORECAST_ONLY}
+SMALL_MODELS = {**instances.INSTANCES, **instances.FORECAST_ONLY, **MODELS}
 Conditioning = list
 Wired = tuple[Conditioning, Conditioning, dict]  # positive, negative, latent
 
@@ -38,6 +39,10 @@ class Bench:
     def model(self, name: str, weights: str = "default"):
         """A clone of a checkpoint's model, loaded once by UNETLoader. Raises Absent."""
         return self.once((name, weights), lambda: self._load(name, weights)).clone()
+
+    def class_of(self, name: str) -> str:
+        """Class in comfy.supported_models that a checkpoint's model is of."""
+        return type(self.model(name).model.model_config).__name__
 
     def twin(self, name: str):
         """A clone of a second model of the same kind, with other weights."""

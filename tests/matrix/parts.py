@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from bwcache_pack.tests.hosts import recipes
 
 from . import toys
-from .checkpoints import LAYERS, comfyui_class
+from .checkpoints import LAYERS, TALKING, comfyui_class
 from .desk import Desk
 
 
@@ -161,6 +161,30 @@ def load_uni3c(desk: Desk):
     built = network(**sizes, device="meta", dtype=torch.float32, operations=comfy.ops.disable_weight_init)
     tensors = recipes.fill({name: tuple(value.shape) for name, value in built.state_dict().items()})
     return load_file(desk, tensors, "model_patches", "nodes_model_patch.ModelPatchLoader")
+
+
+def infinite_talk(desk: Desk, model, **inputs) -> tuple:
+    """InfiniteTalk, one speaker, from a start image: the model with its patches, both prompts, the latent."""
+    patch = desk.bench.once("infinite talk", make_infinite_talk)
+    node = "nodes_wan.WanInfiniteTalkToVideo"
+    sizes = {"width": desk.width, "height": desk.width, "length": desk.length}
+    return desk.node(node, mode={"mode": "single_speaker"}, model=model, model_patch=patch, vae=toys.VAE(), **sizes,
+                     start_image=desk.image("start image"), motion_frame_count=5, audio_scale=1.0,
+                     audio_encoder_output_1=desk.heard("sound", layers=13, width=768), **inputs)[:4]  # fmt: skip
+
+
+def make_infinite_talk():
+    """Its weights for two blocks; the loader takes 40 for granted."""
+    network = comfyui_class("comfy_extras.nodes_model_patch", "MultiTalkModelPatch")
+    import comfy.model_patcher
+    import comfy.ops
+
+    sizes = {"in_dim": TALKING, "intermediate_dim": 16, "out_dim": 32, "context_tokens": 4, "num_layers": LAYERS}
+    built = network(**sizes, dtype=torch.float32, operations=comfy.ops.manual_cast)
+    shapes = {name: tuple(value.shape) for name, value in built.state_dict().items()}
+    built.load_state_dict(recipes.fill(shapes))
+    cpu = torch.device("cpu")
+    return comfy.model_patcher.ModelPatcher(built, load_device=cpu, offload_device=cpu)
 
 
 def load_file(desk: Desk, tensors: dict, kind: str, loader: str):

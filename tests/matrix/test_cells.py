@@ -9,6 +9,7 @@ import pytest
 from bwcache_pack.tests.matrix.cells import CELLS, QUICK, Cell
 from bwcache_pack.tests.matrix.checkpoints import Absent
 from bwcache_pack.tests.matrix.checks import check
+from bwcache_pack.tests.matrix.variants import VARIANTS
 
 pytestmark = pytest.mark.comfyui
 PARAMS = [pytest.param(cell, marks=() if name in QUICK else pytest.mark.slow) for name, cell in CELLS.items()]
@@ -21,6 +22,7 @@ def test_cell(bench, cell: Cell, record_property):
     except Absent as absent:
         pytest.skip(str(absent))
     record_property("measured", json.dumps(measured))
+    record_property("class", bench.class_of(VARIANTS[cell.variant].checkpoint))
 
 
 def test_the_quick_cells_are_cells():

@@ -9,7 +9,7 @@ import torch
 
 from bwcache_pack.tests.hosts import recipes
 
-from . import toys
+from . import toys, wires
 from .desk import Desk, Wired
 
 
@@ -377,6 +377,8 @@ VARIANTS = {
     "wan21_scail": Variant("Wan SCAIL", "wan21_scail", scail, ("pose", "reference")),
     "wan21_scail2": Variant("Wan SCAIL 2", "wan21_scail2", scail2, ("pose", "mask")),
     "wan22_dancer": Variant("Wan Dancer", "wan22_dancer", dancer, ("music",), live=("music",)),
+    "wan21_talking": Variant("Wan 2.1 image to video, five heads", "wan21_talking", image_to_video,
+                             ("start image", "clip vision")),
     "wan21_causal": Variant("Wan causal, with an ordinary sampler", "wan21_causal", text_to_video),
     "hunyuan": Variant("HunyuanVideo text to video", "hunyuan", text_to_video),
     "hunyuan_i2v": Variant("HunyuanVideo image to video, v1 (concat)", "hunyuan_i2v", hunyuan_image("v1 (concat)"),
@@ -400,14 +402,43 @@ SMALL = {
     "qwen_image": "Qwen Image", "sd3": "SD 3", "sd15": "SD 1.5", "sdxl": "SDXL", "auraflow": "AuraFlow", "ltxv": "LTX Video",
     "ltxav": "LTX-2, sound and picture", "minimax_h3": "MiniMax-H3, sound and picture", "mochi": "Mochi",
     "kandinsky5": "Kandinsky 5", "lens": "Lens", "mage_flow": "MageFlow", "joyimage": "JoyImage",
-    "lumina2": "Lumina 2, the class of Z-Image", "cosmos": "Cosmos 1", "cosmos_predict2": "Cosmos Predict 2",
+    "lumina2": "Lumina 2", "cosmos": "Cosmos 1", "cosmos_predict2": "Cosmos Predict 2",
     "hidream": "HiDream", "cogvideox": "CogVideoX", "krea2": "Krea 2", "flow_rvs": "Wan FlowRVS, which predicts the denoised",
+    "z_image": "Z-Image", "ernie": "Ernie Image", "ideogram4": "Ideogram 4",
+    "longcat_image": "LongCat Image", "flux_schnell": "Flux schnell", "kandinsky5_image": "Kandinsky 5 Image",
+    "pixart_sigma": "PixArt Sigma", "hunyuan_dit": "Hunyuan DiT", "stable_cascade": "Stable Cascade", "sd20": "SD 2",
+    "stable_audio": "Stable Audio", "stable_audio3": "Stable Audio 3",
 }  # fmt: skip
-"""Small models of ComfyUI's own classes, from tests/hosts/instances.py: name and title."""
+"""Small models of ComfyUI's own classes, from tests/hosts/instances.py and models.py: name and title."""
 
 
-def of_instance(desk: Desk) -> Wired:
-    return *desk.prompts(), desk.latent()
+CONDITIONED = {
+    "anima": Variant("Anima", "anima", wires.two_tokenizers, ("words",)),
+    "flux_kontext": Variant("Flux Kontext", "flux", wires.referenced, ("image",)),
+    "flux_fill": Variant("Flux Fill", "flux_fill", wires.joined, ("image",)),
+    "qwen_image_edit": Variant("Qwen Image Edit", "qwen_image", wires.referenced, ("image",)),
+    "omnigen2": Variant("OmniGen 2", "omnigen2", wires.referenced, ("image",)),
+    "boogu": Variant("Boogu", "boogu", wires.referenced, ("image",)),
+    "kandinsky5_i2v": Variant("Kandinsky 5 image to video", "kandinsky5", wires.kandinsky5_image, ("image",)),
+    "ltxv_i2v": Variant("LTX Video, image to video", "ltxv", wires.ltxv_image, ("image",)),
+    "cosmos_i2v": Variant("Cosmos 1 image to video", "cosmos_i2v",
+                          wires.start_frame("nodes_cosmos.CosmosImageToVideoLatent"), ("image",)),
+    "cosmos_predict2_i2v": Variant("Cosmos Predict 2 image to video", "cosmos_predict2_i2v",
+                                   wires.start_frame("nodes_cosmos.CosmosPredict2ImageToVideoLatent"), ("image",)),
+    "cogvideox_i2v": Variant("CogVideoX image to video", "cogvideox_i2v", wires.joined, ("image",)),
+    "svd": Variant("Stable Video Diffusion", "svd", wires.stable_video, ("image",)),
+    "ace_step": Variant("ACE-Step", "ace_step", wires.sung, ("lyrics",)),
+    "ace_step15": Variant("ACE-Step 1.5", "ace_step15", wires.sung_15, ("lyrics",)),
+    "minimax_h3_keyframes": Variant("MiniMax-H3 with keyframes", "minimax_h3", wires.minimax_keyframes,
+                                    ("first", "last", "sound")),
+    "minimax_h3_references": Variant("MiniMax-H3 with references", "minimax_h3", wires.minimax_references,
+                                     ("person", "motion", "voice")),
+    "minimax_h3_sound": Variant("MiniMax-H3, the sound is given", "minimax_h3", wires.sound_given, ("sound",)),
+    "ltxav_sound": Variant("LTX-2, the sound is given", "ltxav", wires.sound_given, ("sound",)),
+    "hunyuan_image": Variant("HunyuanImage 2.1", "hunyuan_image", wires.hunyuan_picture),
+    "hunyuan_image_refiner": Variant("HunyuanImage 2.1 refiner", "hunyuan_image_refiner", wires.hunyuan_refined,
+                                     ("low resolution",)),
+}  # fmt: skip
 
-
-VARIANTS |= {name: Variant(title, name, of_instance) for name, title in SMALL.items()}
+VARIANTS |= {name: Variant(title, name, wires.of_instance) for name, title in SMALL.items()}
+VARIANTS |= CONDITIONED
