@@ -50,6 +50,24 @@ def measure(clip_FCHW: torch.Tensor, reference_FCHW: torch.Tensor, peak: float) 
     )
 
 
+def latent_psnr(samples, reference) -> float:
+    """PSNR in dB of a latent against another of its shapes, by the value range of that. Of picture and sound the lower; NaN
+    where a number is broken."""
+    each = [part_psnr(*pair) for pair in zip(parts(samples), parts(reference), strict=True)]
+    return math.nan if any(map(math.isnan, each)) else min(each)
+
+
+def part_psnr(latent: torch.Tensor, reference: torch.Tensor) -> float:
+    peak = float(reference.max() - reference.min()) or 1.0
+    mean_square = float((latent.double() - reference.double()).square().mean())
+    return decibels(mean_square, peak) if math.isfinite(mean_square) else math.nan
+
+
+def parts(samples) -> list[torch.Tensor]:
+    """The tensors of a latent: picture and sound, in ComfyUI's NestedTensor."""
+    return samples.unbind() if samples.is_nested else [samples]
+
+
 def decibels(mean_square: float, peak: float) -> float:
     """PSNR of a mean squared error, at most 100."""
     return min(10.0 * math.log10(peak * peak / mean_square), EQUAL_DB) if mean_square else EQUAL_DB

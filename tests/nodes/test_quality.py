@@ -8,7 +8,7 @@ import pytest
 import torch
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from bwcache_pack.nodes.quality import decibels, heat_colours, heat_map, measure, ssim, window
+from bwcache_pack.nodes.quality import decibels, heat_colours, heat_map, latent_psnr, measure, ssim, window
 
 
 def clip(seed: int, frames: int = 3, channels: int = 3, height: int = 20, width: int = 28) -> torch.Tensor:
@@ -101,3 +101,25 @@ def test_brightness_of_the_colours_rises_with_the_share():
     colours = heat_colours(torch.linspace(0, 1, 50))
     luma = (colours * torch.tensor([0.299, 0.587, 0.114])).sum(-1)
     assert bool((luma.diff() > 0).all())
+
+
+def test_psnr_of_latents_is_by_the_range_of_the_reference():
+    reference = 4 * torch.randn(1, 16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    span = reference.max() - reference.min()
+    assert latent_psnr(reference + 0.01 * span, reference) == pytest.approx(40.0, abs=1e-3)
+    assert latent_psnr(reference, reference) == 100.0
+    for broken in (float("nan"), float("inf")):
+        assert math.isnan(latent_psnr(reference * broken, reference))
+
+
+def test_psnr_of_picture_and_sound_is_the_lower_one():
+    class Nested:
+        is_nested = True
+
+        def __init__(self, *tensors):
+            self.unbind = lambda: list(tensors)
+
+    ones = [torch.tensor([0.0, 1.0]), torch.tensor([0.0, 10.0])]
+    near = [ones[0] + 0.01, ones[1] + 1.0]
+    assert latent_psnr(Nested(*near), Nested(*ones)) == pytest.approx(20.0, abs=1e-4)
+    assert math.isnan(latent_psnr(Nested(near[0], near[1] * float("nan")), Nested(*ones)))
