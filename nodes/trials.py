@@ -1,0 +1,147 @@
+"""The runs of one calibration: uncached ones that are measured, and trials of plans. Knows guiders, imports nothing of ComfyUI.
+
+Every run samples the guider that came in, by way of its own model: the wrappers of a clone are lent to that for a run and
+taken back. Afterwards the model has what it had before, another BWCache Apply included.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ..bwcache_core.calibration import AUTOMATIC, MEASURED, CalibrationError, Request, Trial, Verdict, verdict_on
+from ..bwcache_core.config import ForecastConfig
+from ..bwcache_core.measure import Lesson
+from ..bwcache_core.plan import Plan, automatic
+from ..bwcache_core.planning import Found, candidates, expected_error
+from ..bwcache_core.report import RunReport, RunStats
+from ..bwcache_core.schedule import Schedule, schedule_of
+from .attach import attach, attach_measuring, is_flow
+from .identity import Setup
+from .plans import find, remember, was_measured
+from .quality import latent_psnr
+
+Sample = Callable[[int, Sequence[int] | None, str], dict]  # from a seed, the steps that will compute, and what for, to a LATENT
+PASSED_BY = "This guider or sampler asks the model past BWCache, so no step of it can be spared."
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """latent: of the first seed, uncached. reports: of the plans that are given, the chosen one last."""
+
+    latent: dict
+    verdict: Verdict
+    reports: tuple[RunReport, ...]
+
+
+def calibrate(bench: Bench, request: Request) -> Outcome:
+    """All runs of a request. Costs what request.cost says. What was measured is kept as each run ends."""
+    latents = {seed: bench.measure(seed) for seed in request.measured}
+    latents |= {seed: bench.compare_with(seed) for seed in request.unseen}
+    trials, reports = [], {}
+    for speedup in request.speedups:
+        for kind, plan in bench.plans(speedup).items():
+            for seed in request.tried:
+                trial, reports[speedup, kind] = bench.attempt(speedup, kind, plan, seed, latents[seed])
+                trials.append(trial)
+    verdict = verdict_on(trials, request.choice, bench.note)
+    given = sorted(verdict.best, key=lambda each: each == verdict.chosen)
+    return Outcome(latents[request.measured[0]], verdict, tuple(reports[each.speedup, each.kind] for each in given))
+
+
+class Bench:
+    """One guider with its sampler: every run is the same, but for the seed and what is attached.
+
+    sample: samples the guider as a workflow would. note: why nothing was learned, empty where something was.
+    """
+
+    def __init__(self, guider, sample: Sample) -> None:
+        self.guider, self.sample = guider, sample
+        self.found, self.note = Found(), ""
+        self.schedule: Schedule | None = None
+        self._measured: set[int] = set()
+        self._runs: dict[tuple[str, int], tuple[RunReport, float]] = {}
+
+    def measure(self, seed: int) -> dict:
+        """The uncached latent of a seed, which is learned from."""
+        latent, report = self._uncached(seed, self._learn, "measured")
+        self._measured.add(seed)
+        self.schedule = self.schedule or schedule_of(report.sigmas, is_flow(self.guider.model_patcher))
+        self.note = "" if self.found.knowledge else report.unlearned
+        return latent
+
+    def compare_with(self, seed: int) -> dict:
+        """The uncached latent of a seed that plans are not made from, unless it was measured at another time."""
+        known = []
+
+        def look(setup: Setup, lesson: Lesson) -> int:
+            known.append(was_measured(setup, lesson))
+            return 1
+
+        latent, _ = self._uncached(seed, look, "to compare with")
+        if any(known):
+            self._measured.add(seed)
+        return latent
+
+    def plans(self, speedup: float) -> dict[str, Plan]:
+        """The automatic plan, and the measured one where that is another."""
+        if self.found.knowledge is None:
+            return {AUTOMATIC: automatic(self.schedule, speedup)}
+        plain, measured, _ = candidates(self.found.knowledge, self.schedule, speedup)
+        return {AUTOMATIC: plain} | ({MEASURED: measured} if measured.computes != plain.computes else {})
+
+    def attempt(self, speedup: float, kind: str, plan: Plan, seed: int, uncached: dict) -> tuple[Trial, RunReport]:
+        """A plan on a seed, held against the uncached latent. What ran before is not run again."""
+        if (plan.text, seed) not in self._runs:
+            self._runs[plan.text, seed] = self._cached(plan, seed, uncached, f"{speedup:g}x, {kind} plan: seed {seed}")
+        report, psnr = self._runs[plan.text, seed]
+        logger.info("BWCache Calibrate: %gx, %s plan %s, seed %d: %.1f dB", speedup, kind, plan.text, seed, psnr)
+        computed, unseen = sum(step.action == "compute" for step in report.steps), seed not in self._measured
+        expected = expected_error(self.found.knowledge, self.schedule, plan.computes) if self.found.knowledge else None
+        return Trial(speedup, kind, plan, seed, unseen, computed, report.evaluations, psnr, expected), report
+
+    def _learn(self, setup: Setup, lesson: Lesson) -> int:
+        try:
+            return remember(setup, lesson)
+        finally:  # a run that adds nothing may be known
+            self.found = find(lambda: setup)
+
+    def _uncached(self, seed: int, keep: Callable[[Setup, Lesson], int], what: str) -> tuple[dict, RunReport]:
+        stats = RunStats()
+        measuring = attach_measuring(self.guider.model_patcher, stats, keep=keep)
+        with lent(self.guider.model_patcher, measuring):
+            latent = self.sample(seed, None, f"uncached, {what}: seed {seed}")
+        report = stats.runs[-1] if stats.runs else None
+        if report is None or not report.evaluations:
+            raise CalibrationError(f"Plans cannot be tried here. {' '.join(report.warnings if report else ()) or PASSED_BY}")
+        if report.rivals:
+            raise CalibrationError(f"{report.rivals[0]} is on the same model, so that no run is an uncached one. Remove it.")
+        return latent, report
+
+    def _cached(self, plan: Plan, seed: int, uncached: dict, what: str) -> tuple[RunReport, float]:
+        stats = RunStats()
+        trying = attach(self.guider.model_patcher, ForecastConfig(plan=plan.text), stats)
+        with lent(self.guider.model_patcher, trying):
+            latent = self.sample(seed, plan.computes, what)
+        report, psnr = stats.runs[-1], latent_psnr(latent["samples"], uncached["samples"])
+        if math.isnan(psnr):
+            raise CalibrationError(f"The latent of seed {seed} holds NaN or infinity. Check the model's precision.")
+        report.plan_note = f"{plan.note}, tried by BWCache Calibrate"
+        return report, psnr
+
+
+@contextmanager
+def lent(patcher, attached) -> Iterator[None]:
+    """`patcher` has the wrappers of its clone meanwhile. Sampling the clone would leave a dead model in ComfyUI's list of
+    loaded ones."""
+    own = patcher.wrappers
+    patcher.wrappers = attached.wrappers
+    try:
+        yield
+    finally:
+        patcher.wrappers = own
