@@ -8,6 +8,7 @@ import folder_paths
 from comfy_api.latest import ComfyExtension, io
 
 from .apply import BWCacheApply
+from .calibrate import BWCacheCalibrate
 from .compare import BWCacheCompare
 from .report import BWCacheReport
 
@@ -18,7 +19,7 @@ class BWCacheExtension(ComfyExtension):
     """Node ids carry the pack's prefix and never change: saved workflows refer to them."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [BWCacheApply, BWCacheReport, BWCacheCompare, *tinywan_nodes(), *raylight_nodes()]
+        return [BWCacheApply, BWCacheCalibrate, BWCacheReport, BWCacheCompare, *tinywan_nodes(), *raylight_nodes()]
 
 
 def tinywan_nodes() -> list[type[io.ComfyNode]]:

@@ -1,0 +1,87 @@
+"""Charts of plans: what speed-ups cost, and which steps each plan computes. Pure functions to a Figure, as in charts.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from ..bwcache_core.calibration import AUTOMATIC, MEASURED, Verdict
+from .charts import COMPUTED, DPI, FAINT, GROUND, INK, LINES, REUSED, add_key, dress, pixels
+
+__all__ = ["frontier", "pixels"]
+WIDTH, HEIGHT = 8.0, 3.6  # inches, of the curve
+STRIP = 0.3  # of each plan
+ASIDE = 0.006  # of the width: points of both plans beside each other
+COLOURS = {MEASURED: LINES[0], AUTOMATIC: LINES[1]}
+
+
+def frontier(verdict: Verdict) -> Figure:
+    """PSNR over speed-up with every trial as a point, and the steps of the better plans below."""
+    figure, curve, strips = plans_figure(len(verdict.best))
+    curve.set_title(f"{verdict.chosen.speedup:g}x: {verdict.chosen.psnr:.1f} dB", fontsize=14, loc="left", color=INK)
+    curve.set_ylabel("PSNR of the latents, dB", color=INK, fontsize=12)
+    curve.set_xlabel("all steps over computed steps", color=INK, fontsize=12)
+    draw_trials(curve, verdict)
+    draw_strips(strips, [(f"{each.speedup:g}x", each.plan.computes, each.plan.steps) for each in verdict.best])
+    add_key(figure, keys(verdict))
+    return figure
+
+
+def plans_figure(count: int) -> tuple[Figure, object, list]:
+    """A curve above, `count` strips below each other under it."""
+    figure = Figure(figsize=(WIDTH, HEIGHT + STRIP * (count + 1)), dpi=DPI, layout="constrained", facecolor=GROUND)
+    above, below = figure.subfigures(2, 1, height_ratios=(HEIGHT, STRIP * (count + 1)), hspace=0.0)
+    curve = above.subplots()
+    strips = below.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
+    for axes in (curve, *strips):
+        dress(axes)
+    for part in (above, below):
+        part.set_facecolor(GROUND)
+    return figure, curve, list(strips)
+
+
+def draw_trials(axes, verdict: Verdict) -> None:
+    line = [(each.landed, each.psnr) for each in verdict.best]
+    axes.plot(*zip(*line, strict=True), color=FAINT, linewidth=2.0, zorder=1)
+    places = [trial.landed for trial in verdict.trials]
+    aside = ASIDE * (max(places) - min(places))
+    for trial in verdict.trials:
+        colour = COLOURS[trial.kind]
+        axes.plot(
+            trial.landed + (aside if trial.kind == MEASURED else -aside), trial.psnr, marker="o", markersize=8, linestyle="", markeredgewidth=1.8, markeredgecolor=colour,
+            markerfacecolor=colour if trial.unseen else GROUND, zorder=2,
+        )  # fmt: skip
+    chosen = verdict.chosen
+    axes.plot(chosen.landed, chosen.psnr, marker="o", markersize=17, markerfacecolor="none", markeredgecolor=INK, zorder=3)
+    axes.margins(0.08, 0.14)
+
+
+def keys(verdict: Verdict) -> list:
+    kinds = {each.kind for each in verdict.tried}
+    handles = [dot(COLOURS[kind], COLOURS[kind], f"{kind} plan") for kind in (MEASURED, AUTOMATIC) if kind in kinds]
+    if not all(trial.unseen for trial in verdict.trials):
+        handles.append(dot(INK, GROUND, "on a measured seed"))
+    handles.append(dot(INK, "none", "chosen", size=14))
+    return [*handles, Patch(color=COMPUTED, label="computed"), Patch(color=REUSED, label="reused")]
+
+
+def dot(edge: str, fill: str, label: str, size: float = 8) -> Line2D:
+    return Line2D([], [], linestyle="", marker="o", markersize=size, markeredgecolor=edge, markerfacecolor=fill, label=label)
+
+
+def draw_strips(rows: Sequence, plans: Sequence[tuple[str, Sequence[int], int]]) -> None:
+    """A strip for each plan: its name, the steps that compute, and of how many."""
+    for axes, (name, computes, steps) in zip(rows, plans, strict=True):
+        axes.bar(range(steps), 1.0, width=0.9, color=[COMPUTED if step in set(computes) else REUSED for step in range(steps)])
+        axes.set_ylim(0, 1)
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
+        axes.tick_params(axis="x", length=0, labelbottom=axes is rows[-1])
+        axes.set_ylabel(name, color=INK, fontsize=12, rotation=0, ha="right", va="center")
+        axes.set_xlim(-0.5, steps - 0.5)
+    rows[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    rows[-1].set_xlabel("step", color=INK, fontsize=12)

@@ -1,0 +1,60 @@
+"""Charts of plans: every trial is a point where it belongs, and the strips are the plans."""
+
+from __future__ import annotations
+
+import pytest
+from matplotlib.colors import to_hex
+
+from bwcache_pack.bwcache_core.calibration import AUTOMATIC, MEASURED, Choice, Trial, verdict_on
+from bwcache_pack.bwcache_core.plan import Plan
+from bwcache_pack.nodes.charts import COMPUTED, GROUND, REUSED
+from bwcache_pack.nodes.plan_charts import COLOURS, frontier, pixels
+
+PLANS = {2.0: Plan((0, 1, 3, 6, 9), 10), 3.0: Plan((0, 4, 9), 10)}
+
+
+def trial(speedup, kind, psnr, unseen=True) -> Trial:
+    plan = PLANS[speedup]
+    return Trial(speedup, kind, plan, 2 if unseen else 0, unseen, len(plan.computes), 10, psnr, 0.1)
+
+
+@pytest.fixture(scope="module")
+def figure():
+    trials = [trial(2.0, MEASURED, 44.0), trial(2.0, MEASURED, 50.0, unseen=False), trial(2.0, AUTOMATIC, 41.0), trial(3.0, AUTOMATIC, 30.0)]
+    return frontier(verdict_on(trials, Choice(speedup=2.0)))
+
+
+def axes_of(figure) -> list:
+    return [axes for part in figure.subfigs for axes in part.axes]
+
+
+def test_every_trial_is_a_point_and_the_chosen_plan_has_a_ring(figure):
+    line, *points, ring = axes_of(figure)[0].lines
+    assert [float(point.get_ydata()[0]) for point in points] == [44.0, 50.0, 41.0, 30.0]
+    assert [float(point.get_xdata()[0]) for point in points] == pytest.approx([2.0, 2.0, 2.0, 10 / 3], abs=0.02)
+    kinds = [MEASURED, MEASURED, AUTOMATIC, AUTOMATIC]
+    assert [point.get_markeredgecolor() for point in points] == [COLOURS[kind] for kind in kinds]
+    assert [point.get_markerfacecolor() == GROUND for point in points] == [False, True, False, False]
+    assert (list(line.get_xdata()), list(line.get_ydata())) == ([2.0, pytest.approx(10 / 3)], [44.0, 30.0])
+    assert (float(ring.get_xdata()[0]), float(ring.get_ydata()[0])) == (2.0, 44.0)
+
+
+def test_a_strip_for_each_speedup_shows_which_steps_compute(figure):
+    strips = axes_of(figure)[1:]
+    assert [axes.get_ylabel() for axes in strips] == ["2x", "3x"]
+    for axes, plan in zip(strips, PLANS.values(), strict=True):
+        colours = [to_hex(bar.get_facecolor()) for bar in axes.patches]
+        assert colours == [COMPUTED if step in plan.computes else REUSED for step in range(10)]
+
+
+def test_the_key_names_what_is_there(figure):
+    [key] = figure.legends
+    names = [text.get_text() for text in key.get_texts()]
+    assert names == ["measured plan", "automatic plan", "on a measured seed", "chosen", "computed", "reused"]
+    alone = frontier(verdict_on([trial(2.0, AUTOMATIC, 41.0)], Choice(speedup=2.0)))
+    assert "measured plan" not in [text.get_text() for text in alone.legends[0].get_texts()]
+
+
+def test_it_draws_in_the_size_of_the_other_charts(figure):
+    picture = pixels(figure)
+    assert picture.shape[1] == 1200 and picture.shape[0] > 570 and len(set(picture[::7, ::7].reshape(-1).tolist())) > 5
