@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .config import FORECAST, MEASURE, PER_BLOCK, BlockConfig, ForecastConfig
+from .plan import FEWEST
 from .report import RunReport, StepReport
-from .schedule import ZERO
+from .schedule import FULL_NOISE, ZERO, whole_run
 
-FULL_NOISE = 0.99  # sigma of a flow; other schedules begin higher
-FEW_STEPS = 8  # models distilled for fewer need each of them
+FEW_STEPS = 8.5  # of a whole run; models distilled for so few need each of them
 LITTLE = 0.15  # share of the work; under it the cache is hardly worth its memory
 MUCH = 2.75  # times less work; over it, look at the result before trusting it
 WORTH_TELLING = 1.05  # times faster; less is within the estimate's own error
@@ -206,8 +206,8 @@ def forecast_nothing(run: RunReport) -> tuple[str, str]:
     if run.speedup_asked <= 1:
         return "speedup is 1, which computes every step.", f"Set speedup to {ForecastConfig.speedup:g}."
     steps = run.steps_total
-    if steps < 2:
-        return "A run of one step has nothing to reuse.", "Leave BWCache Apply out here."
+    if steps <= FEWEST:
+        return f"A run of {'one step' if steps < 2 else f'{steps} steps'} has nothing to reuse.", "Leave BWCache Apply out here."
     if steps / run.speedup_asked > steps - 0.5:
         return f"speedup {run.speedup_asked:g} leaves no step of {steps}.", f"Set speedup to {rounded_up(steps / (steps - 1)):g}."
     return "start_step and end_step leave no step to reuse.", "Lower start_step or raise end_step."
@@ -256,7 +256,7 @@ def something_reused(run: RunReport) -> tuple[str, str]:
     if run.faults:
         return broken(run)
     why = less_than_planned(run) or time_elsewhere(run)
-    if run.mode == FORECAST and run.steps_total < FEW_STEPS and is_whole(run):
+    if run.mode == FORECAST and whole_steps(run) <= FEW_STEPS:
         return why, "A model made for so few steps needs each of them: leave BWCache Apply out here."
     if run.mode != FORECAST and run.work_ratio < 1 / (1 - LITTLE):
         return why or "That is little.", block_advice(run)
@@ -265,9 +265,10 @@ def something_reused(run: RunReport) -> tuple[str, str]:
     return why, ""
 
 
-def is_whole(run: RunReport) -> bool:
-    """From pure noise to none: not the part of a schedule that one of several samplers runs."""
-    return run.sigmas[0] > FULL_NOISE and abs(run.sigmas[-1]) <= ZERO
+def whole_steps(run: RunReport) -> float:
+    """Steps from pure noise to none: more than those of a run over a part of a schedule, as one of two experts has it."""
+    whole = run.sigmas[0] > FULL_NOISE and abs(run.sigmas[-1]) <= ZERO
+    return run.steps_total if whole else whole_run(run.sigmas)
 
 
 def less_than_planned(run: RunReport) -> str:

@@ -11,6 +11,7 @@ from itertools import pairwise
 LEAST = 1e-2  # of signal and noise: the ends of a schedule stay at a finite level
 CLOSE = 1e-4  # relative: samplers evaluate slightly off a sigma of the schedule
 ALIKE = 1.1e-3  # share of a run: ComfyUI's schedulers pick sigmas from a table of 1000
+FULL_NOISE = 0.99  # sigma of a flow from which on it begins with noise alone; other schedules begin higher
 ZERO = 2e-3  # a last sigma up to this is an end at zero: uni_pc puts 0.001 there
 
 
@@ -91,6 +92,24 @@ class Schedule:
     def window(self, start_step: int, end_step: int) -> tuple[int, int]:
         """First and last step of a window, 0-based; negative numbers count from the end of the run."""
         return absolute(start_step, self.steps), absolute(end_step, self.steps)
+
+
+def whole_run(sigmas: Sequence[float]) -> float:
+    """How many steps a run from pure noise to none would have that these falling flow sigmas are the first or last steps of.
+
+    Taken from the three at its end, whose shares u of the run lie 1 / steps apart: 1 / u = 1 + s (1 - sigma) / sigma at
+    flow shift s. Infinite where that cannot be told.
+    """
+    if len(sigmas) < 3 or sigmas[0] > 1.0 + ZERO:
+        return math.inf
+    if abs(sigmas[-1]) <= ZERO:  # u is 2 / steps, 1 / steps, 0
+        two, one = (1.0 / max(sigma, ZERO) - 1.0 for sigma in sigmas[-3:-1])
+        return 1.0 + one / (one - 2.0 * two) if one > 2.0 * two else math.inf
+    one, two = (1.0 / max(sigma, ZERO) - 1.0 for sigma in sigmas[1:3])  # u is 1, 1 - 1 / steps, 1 - 2 / steps
+    if sigmas[0] < FULL_NOISE or not 0.0 < 2.0 * one < two:
+        return math.inf
+    shift = 1.0 / one - 2.0 / two
+    return 1.0 + 1.0 / (shift * one)
 
 
 def absolute(step: int, steps: int) -> int:

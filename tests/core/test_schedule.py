@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from bwcache_pack.bwcache_core.schedule import Schedule, schedule_of
+from bwcache_pack.bwcache_core.schedule import Schedule, schedule_of, whole_run
 
 
 def flow(steps: int, shift: float = 8.0) -> list[float]:
@@ -19,6 +19,19 @@ def eps(steps: int) -> list[float]:
     """Sigmas from 14.6 to 0.03, then 0: Karras et al., arXiv:2206.00364, equation 5."""
     ends = 14.6 ** (1 / 7), 0.03 ** (1 / 7)
     return [(ends[0] + step / max(steps - 1, 1) * (ends[1] - ends[0])) ** 7 for step in range(steps)] + [0.0]
+
+
+@pytest.mark.parametrize("shift", [1.0, 5.0, 12.0])
+@pytest.mark.parametrize("steps", [4, 8, 20, 50])
+def test_a_part_tells_how_many_steps_the_whole_run_has(steps, shift):
+    sigmas = flow(steps, shift)
+    for part in (sigmas[:4], sigmas[: steps // 2 + 1], sigmas[-4:], sigmas[steps // 2 :], sigmas):
+        assert whole_run(part) == pytest.approx(steps, rel=1e-6)
+
+
+@pytest.mark.parametrize("sigmas", [flow(20)[3:9], flow(20)[:2], eps(20), [1.0, 1.0, 1.0], [1.0, 0.9, 0.85], [0.0, 0.5, 1.0]])
+def test_some_parts_tell_nothing_of_the_whole_run(sigmas):
+    assert whole_run(sigmas) == math.inf
 
 
 @pytest.mark.parametrize("sigmas", [(), (1.0,), (1.0, math.nan), (math.inf, 0.0)])
