@@ -17,7 +17,7 @@ import torch
 
 from ..bwcache_core.measure import GUIDED, Lesson, NothingLearned, Sampler, lesson
 from ..bwcache_core.plan import automatic
-from ..bwcache_core.planning import Knowledge, expected_error, measured_plan
+from ..bwcache_core.planning import Knowledge, expected_error, measured_plan, together
 from ..zoo.models import ZooModel
 from .simulate import Batch, Setting, psnr, sample, sampler_steps
 
@@ -68,13 +68,6 @@ def taught_by(setting: Setting, sigmas: Sequence[float], outputs: Sequence[dict]
         return lesson(setting.schedule, sigmas, outputs, sampler)
     except NothingLearned:
         return None
-
-
-def together(runs: Sequence[Knowledge]) -> Knowledge:
-    """The mean of what single runs taught."""
-    guided, single = ([getattr(run, name) for run in runs] for name in ("guided", "single"))
-    means = (torch.tensor(each, dtype=torch.float64).mean(0).tolist() for each in (guided, single))
-    return Knowledge(runs[0].course, *means, len(runs))
 
 
 def trials(

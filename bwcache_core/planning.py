@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from statistics import fmean as mean
 from typing import NamedTuple
 
 from .corrector import SamplerStep
@@ -53,6 +54,16 @@ class Knowledge:
     single: Matrix
     runs: int = 1
     source: str = "measured"
+
+
+def together(runs: Sequence[Knowledge]) -> Knowledge:
+    """The mean of what single runs taught."""
+    guided, single = (mean_of([getattr(run, name) for run in runs]) for name in ("guided", "single"))
+    return Knowledge(runs[0].course, guided, single, len(runs))
+
+
+def mean_of(matrices: Sequence[Matrix]) -> list[list[float]]:
+    return [[mean(numbers) for numbers in zip(*rows, strict=True)] for rows in zip(*matrices, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,9 @@ class BWCacheCalibrate(io.ComfyNode):
 
 def calibration_inputs() -> list:
     return [
-        io.Guider.Input("guider", tooltip="Says which model is sampled with which prompts. Its own BWCache Apply is left aside."),
+        io.Guider.Input(
+            "guider", tooltip="Which model is sampled, with which prompts. A BWCache Apply before it is left aside.",
+        ),
         io.Sampler.Input("sampler", tooltip="What is learned holds for this sampler."),
         io.Sigmas.Input(
             "sigmas", tooltip="The noise schedule, from the noise on: noise is added to the latent. 8 steps or more teach "
@@ -104,7 +106,9 @@ def calibration_inputs() -> list:
 
 def calibration_outputs() -> list:
     return [
-        io.Latent.Output(display_name="latent", tooltip="The uncached latent of the first seed, as SamplerCustomAdvanced makes it."),
+        io.Latent.Output(
+            display_name="latent", tooltip="The uncached latent of the first seed, as SamplerCustomAdvanced makes it.",
+        ),
         io.String.Output(
             display_name="plan", tooltip="The chosen plan, as text for BWCache Apply: plan custom, steps.",
         ),

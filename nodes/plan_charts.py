@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from ..bwcache_core.calibration import AUTOMATIC, MEASURED, Verdict
-from .charts import COMPUTED, DPI, FAINT, GROUND, INK, LINES, REUSED, add_key, dress, pixels
+from .charts import COMPUTED, DPI, FAINT, GROUND, INK, LINES, REUSED, add_key, bare, dress, pixels
 
 __all__ = ["frontier", "pixels"]
 WIDTH, HEIGHT = 8.0, 3.6  # inches, of the curve
@@ -33,8 +33,9 @@ def frontier(verdict: Verdict) -> Figure:
 
 def plans_figure(count: int) -> tuple[Figure, object, list]:
     """A curve above, `count` strips below each other under it."""
-    figure = Figure(figsize=(WIDTH, HEIGHT + STRIP * (count + 1)), dpi=DPI, layout="constrained", facecolor=GROUND)
-    above, below = figure.subfigures(2, 1, height_ratios=(HEIGHT, STRIP * (count + 1)), hspace=0.0)
+    rest = STRIP * (count + 1)
+    figure = Figure(figsize=(WIDTH, HEIGHT + rest), dpi=DPI, layout="constrained", facecolor=GROUND)
+    above, below = figure.subfigures(2, 1, height_ratios=(HEIGHT, rest), hspace=0.0)
     curve = above.subplots()
     strips = below.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
     for axes in (curve, *strips):
@@ -76,10 +77,8 @@ def dot(edge: str, fill: str, label: str, size: float = 8) -> Line2D:
 def draw_strips(rows: Sequence, plans: Sequence[tuple[str, Sequence[int], int]]) -> None:
     """A strip for each plan: its name, the steps that compute, and of how many."""
     for axes, (name, computes, steps) in zip(rows, plans, strict=True):
-        axes.bar(range(steps), 1.0, width=0.9, color=[COMPUTED if step in set(computes) else REUSED for step in range(steps)])
-        axes.set_ylim(0, 1)
-        axes.set_yticks([])
-        axes.spines[:].set_visible(False)
+        axes.bar(range(steps), 1.0, width=0.9, color=[COMPUTED if step in computes else REUSED for step in range(steps)])
+        bare(axes)
         axes.tick_params(axis="x", length=0, labelbottom=axes is rows[-1])
         axes.set_ylabel(name, color=INK, fontsize=12, rotation=0, ha="right", va="center")
         axes.set_xlim(-0.5, steps - 0.5)

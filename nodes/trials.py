@@ -16,7 +16,7 @@ from ..bwcache_core.calibration import AUTOMATIC, MEASURED, CalibrationError, Re
 from ..bwcache_core.config import ForecastConfig
 from ..bwcache_core.measure import Lesson
 from ..bwcache_core.plan import Plan, automatic
-from ..bwcache_core.planning import Found, candidates, expected_error
+from ..bwcache_core.planning import Found, Knowledge, candidates, expected_error, together
 from ..bwcache_core.report import RunReport, RunStats
 from ..bwcache_core.schedule import Schedule, schedule_of
 from .attach import attach, attach_measuring, is_flow
@@ -65,6 +65,7 @@ class Bench:
         self.found, self.note = Found(), ""
         self.schedule: Schedule | None = None
         self._measured: set[int] = set()
+        self._learned: list[Knowledge] = []
         self._runs: dict[tuple[str, int], tuple[RunReport, float]] = {}
 
     def measure(self, seed: int) -> dict:
@@ -108,8 +109,9 @@ class Bench:
     def _learn(self, setup: Setup, lesson: Lesson) -> int:
         try:
             return remember(setup, lesson)
-        finally:  # a run that adds nothing may be known
-            self.found = find(lambda: setup)
+        finally:  # a run that adds nothing may be known; and where no file can be written, there is still what was seen here
+            self._learned.append(lesson.knowledge)
+            self.found = found if (found := find(lambda: setup)).knowledge else Found(together(self._learned))
 
     def _uncached(self, seed: int, keep: Callable[[Setup, Lesson], int], what: str) -> tuple[dict, RunReport]:
         stats = RunStats()

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from bwcache_pack.benchmarks import measured_plans
-from bwcache_pack.benchmarks.measured_plans import AUTOMATIC, learn, together, trials
+from bwcache_pack.benchmarks.measured_plans import AUTOMATIC, learn, trials
 from bwcache_pack.benchmarks.simulate import Batch, Setting, sample, sampler_steps
 from bwcache_pack.bwcache_core.measure import sampled
+from bwcache_pack.bwcache_core.planning import together
 from bwcache_pack.zoo.models import open_model
 
 EIGHT = Setting("euler", 8, 8.0, 5.0)

@@ -64,7 +64,8 @@ def masked(lab: Lab) -> dict:
     generator = torch.Generator().manual_seed(0)
     mask = torch.ones(1, 1, 5, 4, 4)
     mask[:, :, :2] = 0.0
-    return {"samples": torch.randn(2, lab.recipe.channels, 5, 4, 4, generator=generator), "noise_mask": mask, "batch_index": [4, 7]}
+    samples = torch.randn(2, lab.recipe.channels, 5, 4, 4, generator=generator)
+    return {"samples": samples, "noise_mask": mask, "batch_index": [4, 7]}
 
 
 @pytest.mark.parametrize("kind", ["empty", "masked"])

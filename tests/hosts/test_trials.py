@@ -181,6 +181,15 @@ def test_again_it_learns_nothing_new_and_says_the_same(lab):
 
 
 @pytest.mark.family("wan21_t2v")
+def test_where_no_file_can_be_written_it_plans_all_the_same(lab, folder, monkeypatch):
+    expected = Room(lab).calibrate(seeds=2).verdict.trials
+    monkeypatch.setattr(plans, "plans_folder", lambda: None)
+    trials = Room(lab).calibrate(seeds=2).verdict.trials
+    assert [trial.plan.computes for trial in trials] == [trial.plan.computes for trial in expected]
+    assert [trial.expected for trial in trials] == pytest.approx([trial.expected for trial in expected], rel=1e-6)
+
+
+@pytest.mark.family("wan21_t2v")
 def test_a_seed_that_was_measured_at_another_time_is_told(lab):
     stats = RunStats()
     Room(lab, attach(lab.plain, MeasureConfig(), stats)).alone(2)
