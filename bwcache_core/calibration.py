@@ -265,6 +265,8 @@ def summary(verdict: Verdict) -> str:
     chosen = verdict.chosen
     lines = [f"Chosen: {chosen.speedup:g}x with the {chosen.kind} plan, PSNR {chosen.psnr:.1f} dB."]
     lines += [verdict.missed] if verdict.missed else []
+    better = [each for each in verdict.best if each.landed > chosen.landed and each.psnr > chosen.psnr]
+    lines += [f"{listed([each.speedup for each in better])} came out faster and closer." for _ in better[:1]]
     lines += [in_words(each, verdict.tried) for each in verdict.best]
     lines.append(f"PSNR is of the latents against the uncached ones, {whose(verdict.trials)}. 100 dB: no difference.")
     lines += [f"Only automatic plans were tried: {verdict.note}."] if verdict.note else []

@@ -112,6 +112,12 @@ def test_the_fastest_plan_of_a_quality_is_chosen():
     assert "No plan keeps 60 dB" in summary(best)
 
 
+def test_what_is_faster_and_closer_is_said():
+    trials = [trial(2.0, psnr=40), trial(3.0, psnr=41, computed=3)]
+    assert "3x came out faster and closer." in summary(verdict_on(trials, Choice(speedup=2.0)))
+    assert "closer" not in summary(verdict_on(trials, Choice(speedup=3.0)))
+
+
 def test_ranks():
     assert rank_correlation([1, 2, 3, 4], [10, 20, 30, 400]) == pytest.approx(1.0)
     assert rank_correlation([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1.0)
