@@ -16,7 +16,10 @@ pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
 DOCS = PACK / "web" / "docs"
 PICTURE = re.compile(r"!\[(.*?)\]\((.+?)\)")
 LANGUAGES = ("en", "zh", "ja", "ko")
-NODES = ("BWCacheApply", "BWCacheApplyRaylight", "BWCacheCompare", "BWCacheReport", "BWCacheTinyWan", "BWCacheTinyWanDecode")
+NODES = (
+    "BWCacheApply", "BWCacheApplyRaylight", "BWCacheCalibrate", "BWCacheCompare", "BWCacheReport", "BWCacheTinyWan",
+    "BWCacheTinyWanDecode",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
