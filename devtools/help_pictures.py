@@ -1,24 +1,34 @@
-"""Draws the pictures of web/docs and of the TinyWan workflow, all from real runs of TinyWan on its embedded host:
+"""Draws the pictures of web/docs and of TinyWan's workflows, all from real runs of TinyWan on its embedded host:
 
 python devtools/pack.py devtools.help_pictures
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
+from ..bwcache_core.calibration import request_of
 from ..bwcache_core.config import PER_BLOCK, BlockConfig, ForecastConfig
 from ..bwcache_core.report import RunReport
-from ..hosts.runs import EmbeddedHost, Job, run
+from ..hosts.embedded import SAMPLERS, TinyGuider
+from ..hosts.runs import EmbeddedHost, Job, noise_of, run
 from ..nodes.charts import error_curve, pixels, reuse_map, step_times
+from ..nodes.plan_charts import frontier
 from ..nodes.quality import heat_map, measure
+from ..nodes.trials import Bench, Outcome, calibrate
 from ..zoo.models import open_model
+from ..zoo.sampling import schedule
 from .pack import ROOT
 
 DOCS = ROOT / "web" / "docs" / "images"
-PREVIEW = ROOT / "example_workflows" / "BWCache TinyWan.jpg"
+EXAMPLES = ROOT / "example_workflows"
+CALIBRATED_CFG = 5.0  # as in the example workflow
 JOB = Job(("red circle moving left",), (1,))
 PER_BLOCK_THRESHOLD = 0.04  # in the middle of a run, some of TinyWan's blocks change less and some more
 FULL_SCALE = 0.1  # of heat maps: the default of BWCache Compare
@@ -42,7 +52,31 @@ def main() -> None:
     save_chart("per_block_map", reuse_map, blocks)
     rows = comparison(plain, cached.clip, cached.report)
     small_colours(rows).save(DOCS / "compare.png", optimize=True)
-    card(rows, cached.report).save(PREVIEW, quality=80)
+    card(rows, error_curve(cached.report)).save(EXAMPLES / "BWCache TinyWan.jpg", quality=80)
+    draw_calibration(host, plain, rows)
+
+
+def draw_calibration(host: EmbeddedHost, plain: torch.Tensor, rows: Image.Image) -> None:
+    verdict = calibrated(host).verdict
+    by_measure = run(host, JOB, ForecastConfig(plan=verdict.best[-2].plan.text))
+    measured = comparison(plain, by_measure.clip, by_measure.report)
+    card(measured, error_curve(by_measure.report)).save(EXAMPLES / "BWCache Measure then render.jpg", quality=80)
+    chart = frontier(verdict)
+    small_colours(Image.fromarray(pixels(chart))).save(DOCS / "calibrate.png", optimize=True)
+    card(rows, chart).save(EXAMPLES / "BWCache Calibrate.jpg", quality=80)
+
+
+def calibrated(host: EmbeddedHost) -> Outcome:
+    """What BWCache Calibrate finds on TinyWan with its defaults."""
+    guider, encode = TinyGuider(host.model), host.zoo.language.encode
+    guider.set_conds(encode(JOB.prompts[0]), encode(""))
+    guider.set_cfg(CALIBRATED_CFG)
+
+    def sample(seed: int, computes: Sequence[int] | None, what: str) -> dict:
+        noise = noise_of(host.zoo, replace(JOB, seeds=(seed,)))
+        return {"samples": guider.sample(noise, torch.zeros_like(noise), SAMPLERS["euler"], schedule(30, host.zoo.shift))}
+
+    return calibrate(Bench(guider, sample), request_of("1.5 2 2.5 3", "2x", 0, 2, 2))
 
 
 def save_chart(name: str, draw, report: RunReport) -> None:
@@ -61,7 +95,7 @@ def comparison(plain_FCHW: torch.Tensor, cached_FCHW: torch.Tensor, report: RunR
     computed = f"{report.evaluations - report.evaluations_reused} of {report.evaluations} steps computed"
     rows = (
         ("without the cache", plain_FCHW),
-        (f"with it, speedup 2\n{computed}", cached_FCHW),
+        (f"with it\n{computed}", cached_FCHW),
         (f"difference\nPSNR {quality.psnr:.1f} dB\nSSIM {quality.ssim:.3f}", heat),
     )
     pitch = TILE + MARGIN
@@ -77,9 +111,9 @@ def comparison(plain_FCHW: torch.Tensor, cached_FCHW: torch.Tensor, report: RunR
     return sheet
 
 
-def card(rows: Image.Image, report: RunReport) -> Image.Image:
-    """Preview of the workflow: the clips over the errors and the steps."""
-    chart = Image.fromarray(pixels(error_curve(report)))
+def card(rows: Image.Image, figure: Figure) -> Image.Image:
+    """Preview of a workflow: the clips over a chart."""
+    chart = Image.fromarray(pixels(figure))
     chart = chart.resize((rows.width, chart.height * rows.width // chart.width), Image.Resampling.LANCZOS)
     sheet = Image.new("RGB", (rows.width, rows.height + chart.height), "white")
     sheet.paste(rows, (0, 0))

@@ -49,6 +49,7 @@ AVOID = "overexposed, static, blurred details, subtitles, worst quality, low qua
 PROMPT = "A fox runs through a snowy forest at dawn, breath in the cold air, tracking shot"
 APPLY_HEIGHT = 380  # with the live view below the widgets
 REPORT_HEIGHT = 640  # text and a chart
+CALIBRATE_HEIGHT = 900
 REPORT_WIDTH = 460
 LIVE = """
 **BWCache Apply** sits between the model and the sampler. `speedup` 2 computes half of the steps and foretells the others:
@@ -305,6 +306,74 @@ def tinywan(graph: Graph) -> None:
         graph.add(5, "SaveAnimatedWEBP", f"{name.title()} clip", 420, **saved)
 
 
+MEASURE_FIRST = """
+## TinyWan: measure, then render
+
+What does a speed-up cost on **your** model? Measure it while you render as usual:
+
+1. Press **Run**. **BWCache Apply** is in mode `measure`: the clip is the uncached one, and the node learns which steps this
+model needs.
+2. Change the seed or the prompt and press **Run** again, two or three times in all. Runs add up.
+3. Set `mode` to `forecast` and press **Run**. Its plan is now made from what was measured, where that is better than the
+automatic one. **BWCache Report** names it, **BWCache Compare** holds the clip against the uncached one.
+
+What was learned lies in `bwcache/plans` in ComfyUI's user folder. It holds for this model with its LoRAs, this sampler, this
+schedule and this cfg.
+"""
+
+
+def measure_first(graph: Graph) -> None:
+    graph.note(0, MEASURE_FIRST)
+    tiny = graph.add(0, "BWCacheTinyWan")
+    seed = graph.add(0, "PrimitiveInt", "Seed of both samplers", value=0)["INT"]
+    model, stats = cached(graph, 1, tiny["model"], mode="measure")
+    conditions = (tiny["positive"], tiny["negative"], tiny["latent"])
+    settings = {"seed": seed, "steps": 30, "cfg": 5.0, "sampler_name": "euler"}
+    plain = ksampler(graph, 2, tiny["model"], *conditions, **settings)
+    latent = ksampler(graph, 2, model, *conditions, **settings)
+    graph.nodes[-2].title, graph.nodes[-1].title = "KSampler (plain)", "KSampler (measured, then cached)"
+    through = report(graph, 3, stats, latent)["passthrough"]
+    reference = graph.add(4, "BWCacheTinyWanDecode", "Decode (plain)", samples=plain)["images"]
+    images = graph.add(4, "BWCacheTinyWanDecode", samples=through)["images"]
+    graph.add(4, "BWCacheCompare", "", 520, reference=reference, other=images)
+    graph.add(5, "SaveAnimatedWEBP", "", 420, images=images, filename_prefix="bwcache_measured", fps=5.0)
+
+
+CALIBRATE = """
+## TinyWan: calibrate in one go
+
+Press **Run**. **BWCache Calibrate** takes the place of a sampler: it samples some seeds without a cache, learns from them which
+steps this model needs, then tries plans for each speed-up and holds them against the uncached latents. That takes up to 11
+times as long as one run; the node says so first.
+
+It gives a chart of what each speed-up costs, and the plan that you `choose`. Here that goes straight into **BWCache Apply**, as
+its plan `custom`. Paste it into your own workflow, or leave `plan` at `auto` there: what was measured is found again.
+"""
+
+
+def calibrate(graph: Graph) -> None:
+    graph.note(0, CALIBRATE)
+    tiny = graph.add(0, "BWCacheTinyWan")
+    texts = {"positive": tiny["positive"], "negative": tiny["negative"]}
+    sampler = graph.add(0, "KSamplerSelect", sampler_name="euler")["SAMPLER"]
+    sigmas = graph.add(0, "BasicScheduler", model=tiny["model"], scheduler="simple", steps=30)["SIGMAS"]
+    guider = graph.add(1, "CFGGuider", model=tiny["model"], cfg=5.0, **texts)["GUIDER"]
+    given = {"sampler": sampler, "sigmas": sigmas, "latent_image": tiny["latent"]}
+    measured = graph.add(1, "BWCacheCalibrate", "", CALIBRATE_HEIGHT, guider=guider, **given)
+    measured.width = REPORT_WIDTH
+    custom = {"mode": "forecast", "mode.plan": "custom", "mode.plan.steps": measured["plan"]}
+    model, stats = cached(graph, 2, tiny["model"], **custom)
+    fast = graph.add(3, "CFGGuider", "CFGGuider (cached)", model=model, cfg=5.0, **texts)["GUIDER"]
+    noise = graph.add(3, "RandomNoise", "First seed of the calibration", noise_seed=0)["NOISE"]
+    latent = graph.add(3, "SamplerCustomAdvanced", noise=noise, guider=fast, **given)["output"]
+    through = report(graph, 4, stats, latent)["passthrough"]
+    graph.add(2, "PreviewAny", "Every plan that was tried", 320, source=measured["table"])
+    reference = graph.add(5, "BWCacheTinyWanDecode", "Decode (plain)", samples=measured["latent"])["images"]
+    images = graph.add(5, "BWCacheTinyWanDecode", "Decode (cached)", samples=through)["images"]
+    graph.add(5, "BWCacheCompare", "", 520, reference=reference, other=images)
+    graph.add(6, "SaveAnimatedWEBP", "", 420, images=images, filename_prefix="bwcache_calibrated", fps=5.0)
+
+
 WORKFLOWS = {
     "BWCache Wan 2.1 text to video": wan21_t2v,
     "BWCache Wan 2.1 image to video": wan21_i2v,
@@ -314,6 +383,8 @@ WORKFLOWS = {
     "BWCache HunyuanVideo": hunyuan,
     "BWCache HunyuanVideo 1.5": hunyuan15,
     "BWCache TinyWan": tinywan,
+    "BWCache Measure then render": measure_first,
+    "BWCache Calibrate": calibrate,
 }
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from bwcache_pack.tests.e2e.server import Refused
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
 MADE_FOR = (0, 33)  # nodes of the video examples changed on the way there
-RUNS_ANYWHERE = "BWCache TinyWan"
+TINYWAN, MEASURE, CALIBRATE = "BWCache TinyWan", "BWCache Measure then render", "BWCache Calibrate"
+RUN_ANYWHERE = (TINYWAN, MEASURE, CALIBRATE)
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
@@ -31,7 +32,7 @@ def nodes_of(name: str) -> list[dict]:
 def legal_here(request, checkout):
     """Skips the workflows that need newer core nodes than this server has."""
     name = request.getfixturevalue("name")
-    if name != RUNS_ANYWHERE and version_of(checkout) < MADE_FOR:
+    if name not in RUN_ANYWHERE and version_of(checkout) < MADE_FOR:
         pytest.skip(f"made for ComfyUI {'.'.join(map(str, MADE_FOR))}")
 
 
@@ -96,7 +97,7 @@ BAD_VALUES = (
 
 
 def test_the_server_refuses_a_workflow_with_an_illegal_value(server, object_info):
-    prompt = to_prompt(workflow(RUNS_ANYWHERE), object_info)
+    prompt = to_prompt(workflow(TINYWAN), object_info)
     [apply] = [node for node in prompt.values() if node["class_type"] == "BWCacheApply"]
     for name, value, words in BAD_VALUES:
         apply["inputs"] = {"model": apply["inputs"]["model"], "mode": "forecast", "mode.plan": "custom", name: value}
@@ -146,7 +147,7 @@ def test_the_template_browser_lists_the_workflows(server):
 
 
 def test_tinywan_runs_and_is_reported_and_compared(server, object_info):
-    saved = workflow(RUNS_ANYWHERE)
+    saved = workflow(TINYWAN)
     prompt = to_prompt(saved, object_info)
     for node in prompt.values():
         if node["class_type"] == "PrimitiveInt" and node["inputs"]["value"] == 0:
@@ -161,3 +162,65 @@ def test_tinywan_runs_and_is_reported_and_compared(server, object_info):
     assert len(clips) == 2
     for clip in clips:
         assert (server.base / "output" / clip["filename"]).stat().st_size > 1000
+
+
+@pytest.fixture
+def plans(server):
+    """The folder of plans, empty before and after."""
+    folder = server.base / "user" / "bwcache" / "plans"
+
+    def clear():
+        for path in folder.glob("*"):
+            path.unlink()
+
+    clear()
+    yield folder
+    clear()
+
+
+def with_values(prompt: dict, kind: str, **values) -> dict:
+    """The prompt with other values in every node of a type."""
+    changed = json.loads(json.dumps(prompt))
+    for node in changed.values():
+        if node["class_type"] == kind:
+            node["inputs"] |= {name: value for name, value in values.items() if name in node["inputs"]}
+    return changed
+
+
+def outputs_by_type(saved: dict, outputs: dict) -> dict:
+    return {node["type"]: outputs[str(node["id"])] for node in saved["nodes"] if str(node["id"]) in outputs}
+
+
+def test_measure_then_render(server, object_info, plans):
+    """Twice measured, then rendered by what was measured: the steps of the prompt are changed, so that this run is its own."""
+    saved = workflow(MEASURE)
+    prompt = with_values(to_prompt(saved, object_info), "KSampler", steps=12)
+    for number, words in ((101, "Measured on 1 run: two more prompts"), (102, "Measured on 2 runs: one more prompt")):
+        seeded = with_values(prompt, "PrimitiveInt", value=number)
+        by_type = outputs_by_type(saved, server.run(seeded))
+        assert words in by_type["BWCacheReport"]["text"][0]
+        assert "PSNR 100 dB" in by_type["BWCacheCompare"]["text"][0], "measuring changes nothing"
+    [path] = plans.iterdir()
+    [apply] = [node for node in prompt.values() if node["class_type"] == "BWCacheApply"]
+    model = {"model": apply["inputs"]["model"]}
+    apply["inputs"] = {**model, "mode": "forecast", "mode.speedup": 2.0, "mode.threshold": 0.5, "mode.plan": "auto"}
+    by_type = outputs_by_type(saved, server.run(with_values(prompt, "PrimitiveInt", value=103)))
+    text = by_type["BWCacheReport"]["text"][0]
+    assert "measured on 2 runs, last on 20" in text and path.name in text
+    assert "PSNR" in by_type["BWCacheCompare"]["text"][0]
+
+
+def test_calibrate_then_render_with_the_plan_that_came_out(server, object_info, plans):
+    saved = workflow(CALIBRATE)
+    prompt = with_values(to_prompt(saved, object_info), "BasicScheduler", steps=12)
+    prompt = with_values(prompt, "BWCacheCalibrate", seeds=1, trials=1, speedups="1.5 2", choose="1.5x", first_seed=201)
+    prompt = with_values(prompt, "RandomNoise", noise_seed=201)
+    by_type = outputs_by_type(saved, server.run(prompt))
+    text = by_type["BWCacheCalibrate"]["text"][0]
+    assert text.startswith("Chosen: 1.5x") and "PSNR is of the latents" in text
+    assert len(by_type["BWCacheCalibrate"].get("images", [])) == (find_spec("matplotlib") is not None)
+    assert "| speed-up" in by_type["PreviewAny"]["text"][0]
+    plan = next(line for line in by_type["BWCacheReport"]["text"][0].splitlines() if line.startswith("Plan: "))
+    assert plan.removeprefix("Plan: ").split(" (")[0] in by_type["PreviewAny"]["text"][0] and "your plan" in plan
+    assert len(list(plans.iterdir())) == 1
+    assert "At most 4.3 times an uncached run of 12 steps" in server.log  # 1 + 1 + 2 / 1.5 + 2 / 2
