@@ -2,17 +2,20 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { findNode, reduce } from "./model.js";
+import { rememberLinks, restoreLinks } from "./links.js";
+import { calibrationCost, findNode, reduce } from "./model.js";
 import { LiveView, ReportView } from "./view.js";
 
 const EVENT = "bwcache.step";
 const SETTING = "BWCache.LiveView";
-const HEIGHTS = { BWCacheApply: 210, BWCacheReport: 140, BWCacheCompare: 84 };
+const HEIGHTS = { BWCacheApply: 210, BWCacheReport: 140, BWCacheCompare: 84, BWCacheCalibrate: 150 };
 const TALLEST_TEXT = 190; // the rest of a node is for its pictures
+const WITH_MODES = ["BWCacheApply", "BWCacheApplyRaylight"];
 const NOT_RUN = [2, 4]; // modes of a node that is muted or bypassed
 const INVITATIONS = {
   BWCacheReport: "Queue a prompt to read what the cache did.",
   BWCacheCompare: "Queue a prompt to compare.",
+  BWCacheCalibrate: "Queue a prompt to measure what speed-ups cost.",
 };
 const WIDTH = 380;
 const KEPT_RUNS = 32;
@@ -22,7 +25,7 @@ const views = new WeakMap();
 /** Newest run by workflow and node, so that a map is back when its tab is opened again, or after an undo. */
 const runs = new Map();
 
-const VIEWS = { BWCacheApply: LiveView, BWCacheReport: ReportView, BWCacheCompare: ReportView };
+const VIEWS = { BWCacheApply: LiveView, BWCacheReport: ReportView, BWCacheCompare: ReportView, BWCacheCalibrate: ReportView };
 
 app.registerExtension({
   name: "bwcache.LiveView",
@@ -44,12 +47,14 @@ app.registerExtension({
   },
 
   nodeCreated(node) {
+    if (WITH_MODES.includes(node.comfyClass)) rememberLinks(node);
     const View = VIEWS[node.comfyClass];
     if (!View || (View === LiveView && app.extensionManager.setting.get(SETTING) === false)) return;
     addView(node, new View(INVITATIONS[node.comfyClass]));
   },
 
   afterConfigureGraph() {
+    restoreLinks(app.rootGraph);
     for (const run of runs.values()) paint(run);
   },
 });
@@ -110,6 +115,19 @@ function addView(node, view) {
     view.dispose?.();
   });
   if (view instanceof ReportView) after(node, "onExecuted", (output) => showReport(view, output ?? {}));
+  if (node.comfyClass === "BWCacheCalibrate") foretellCost(node, view);
+}
+
+/** Says before the first run what it will take, as the widgets stand. */
+function foretellCost(node, view) {
+  const tell = () => {
+    const asked = Object.fromEntries(node.widgets.map(({ name, value }) => [name, value]));
+    const cost = calibrationCost(asked);
+    const line = cost === null ? "" : `\nAt most ${cost.toFixed(1)} times an uncached run.`;
+    if (!view.told) view.show(INVITATIONS.BWCacheCalibrate + line);
+  };
+  tell();
+  for (const name of ["onWidgetChanged", "onConfigure"]) after(node, name, tell);
 }
 
 /** In each view, not in the head of the page, which all packs share. The browser loads the file once. */
@@ -123,6 +141,7 @@ function styles() {
 /** A report that ComfyUI had kept comes without the run's events: it brings the run for the live view along. */
 function showReport(view, { text, bwcache_run: [run] = [] }) {
   if (text) view.show(Array.isArray(text) ? text.join("") : String(text));
+  view.told ||= Boolean(text);
   if (run && !runs.has(keyOf(run))) receive(run);
 }
 

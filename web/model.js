@@ -1,6 +1,6 @@
 /**
  * What the live view shows, as pure functions on plain data: no DOM, no ComfyUI, nothing remembered.
- * Events are `bwcache.step` as listed in README.md. Evaluations, steps and blocks count from 0, as in the report.
+ * Events are `bwcache.step` as listed in docs/events.md. Evaluations, steps and blocks count from 0, as in the report.
  */
 
 /**
@@ -197,7 +197,8 @@ export function headline(run) {
 function expectation(run) {
   if (!run.planned.length) return "Sampling begins";
   const computed = run.planned.reduce((sum, [first, last]) => sum + last - first + 1, 0);
-  return `Plan: ${computed} of ${run.total_steps} steps computed`;
+  const name = run.plan_note?.startsWith("measured") ? "Measured plan" : "Plan";
+  return `${name}: ${computed} of ${run.total_steps} steps computed`;
 }
 
 function percentReused(run) {
@@ -419,6 +420,18 @@ export function mix(ramp, share) {
 export function isLight(colour) {
   const [red, green, blue] = (colour.match(/[\d.]+/g) ?? [0, 0, 0]).map(Number);
   return 0.299 * red + 0.587 * green + 0.114 * blue > 140;
+}
+
+/**
+ * What a calibration takes at most, in uncached runs: as calibration.py has it.
+ * @param {{seeds: number, trials: number, speedups: string}} asked
+ * @returns {number|null} null where the speed-ups cannot be read
+ */
+export function calibrationCost({ seeds, trials, speedups }) {
+  const factors = [...new Set(String(speedups).split(/[\s,;]+/).filter(Boolean).map((part) => Number(part.replace(/x$/, ""))))];
+  if (!factors.length || !factors.every((factor) => factor > 1 && factor <= 10)) return null;
+  const unseen = Math.max(1, trials - seeds);
+  return seeds + unseen + 2 * trials * factors.reduce((sum, factor) => sum + 1 / factor, 0);
 }
 
 /**

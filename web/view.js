@@ -130,6 +130,7 @@ export class LiveView {
 export class ReportView {
   /** @param {string} invitation shown before the first run */
   constructor(invitation) {
+    this.told = false; // of a run
     this.element = make("div", "bwcache-report");
     this.lines = this.element.appendChild(make("div", "bwcache-lines"));
     this.show(invitation);

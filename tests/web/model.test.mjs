@@ -7,7 +7,7 @@ import * as model from "../../web/model.js";
 
 const BLOCKS = 4;
 
-/** One evaluation as README.md lists it. */
+/** One evaluation as docs/events.md lists it. */
 function cell(evaluation, fields = {}) {
   return {
     evaluation, step: evaluation, sigma: 0.5, action: "compute", reason: "the plan", error: null, jump: null, judged: null,
@@ -285,4 +285,18 @@ group("findNode", () => {
     test(`"${id}" is gone`, () => assert.equal(model.findNode(outer, id), null));
   }
   test("without a graph", () => assert.equal(model.findNode(undefined, "3"), null));
+});
+
+group("plans that were measured", () => {
+  test("are named before the first step", () => {
+    assert.equal(model.headline(runOf(event(null))), "Plan: 4 of 6 steps computed");
+    assert.equal(model.headline(runOf(event(null, { plan_note: "measured on 2 runs" }))), "Measured plan: 4 of 6 steps computed");
+    assert.equal(model.headline(runOf(event(null, { plan_note: "automatic: measured on 2 runs" }))), "Plan: 4 of 6 steps computed");
+  });
+
+  test("cost what calibration.py says", () => {
+    assert.equal(model.calibrationCost({ seeds: 2, trials: 2, speedups: "2 4" }), 6);
+    assert.equal(model.calibrationCost({ seeds: 1, trials: 4, speedups: "2x, 2" }), 1 + 3 + 4);
+    for (const speedups of ["", "fast", "1 2", "11", "2 x"]) assert.equal(model.calibrationCost({ seeds: 2, trials: 2, speedups }), null);
+  });
 });

@@ -14,6 +14,7 @@ import { startServer } from "./server.mjs";
 const { COMFYUI_PATH, COMFYUI_PYTHON, BWCACHE_SHOTS } = process.env;
 const LONG = { steps: 40, size: 160, apply: { speedup: 1.6 } }; // seconds: time to look
 const EXAMPLE = new URL("../../../example_workflows/BWCache TinyWan.json", import.meta.url);
+const CALIBRATE = new URL("../../../example_workflows/BWCache Calibrate.json", import.meta.url);
 const HELP = new URL("../../../web/docs/BWCacheApply.md", import.meta.url);
 const JAPANESE = new URL("../../../locales/ja/nodeDefs.json", import.meta.url);
 const LINE = /^\d+ of (\d+) steps computed(, about [\d.]+x)?$/;
@@ -329,6 +330,56 @@ test("the node's help page opens with all its text and pictures", async () => {
   await heading.scrollIntoViewIfNeeded();
   await shoot("help page");
   await comfy.closeHelp();
+});
+
+test("what was measured is used, and named, when the mode is set to forecast", async () => {
+  await comfy.openPrompt(prompt({ steps: 12, apply: { mode: "measure" } }));
+  for (const words of [/Measured on 1 run: two more prompts/, /Measured on 2 runs: one more prompt/]) {
+    const { outputs } = await comfy.ended(await comfy.queue()); // each with a seed of its own
+    assert.match(outputs[8].text.join(""), words);
+  }
+  await shoot("measured");
+  await set("mode", "forecast");
+  const { outputs } = await comfy.ended(await comfy.queue());
+  await comfy.waitForState("done");
+  assert.match((await comfy.view()).headline, /^6 of 12 steps computed/);
+  const told = outputs[8].text.join("");
+  const [plan, file] = told.match(/Plan: ([\d -]+\/12@8) \(.*measured on 2 runs, last on \d{4}-\d\d-\d\d, (\w\S+\.json)/).slice(1);
+  assert.ok(plan && file.startsWith("WanModel_12_euler"), told);
+  assert.match(await comfy.run(() => document.querySelector(".bwcache-report").textContent), new RegExp(file));
+});
+
+test("BWCache Calibrate says beforehand what it will take, and its plan goes into BWCache Apply", async () => {
+  const saved = JSON.parse(readFileSync(CALIBRATE, "utf8"));
+  await comfy.run((graph) => window.app.loadGraphData(graph), saved);
+  await comfy.settle();
+  const { id } = saved.nodes.find(({ type }) => type === "BWCacheCalibrate");
+  const said = () => comfy.run(() => [...document.querySelectorAll(".bwcache-report")].map((view) => view.textContent).join("\n"));
+  assert.match(await said(), /At most 10\.6 times an uncached run/);
+  await comfy.run((wanted) => {
+    const { widgets } = window.app.graph.getNodeById(wanted);
+    for (const [name, value] of Object.entries({ seeds: 1, trials: 1, speedups: "2" })) {
+      const widget = widgets.find((each) => each.name === name);
+      widget.value = value;
+      widget.callback?.(value);
+      widget.node?.onWidgetChanged?.(name, value, null, widget);
+    }
+  }, id);
+  await comfy.settle();
+  assert.match(await said(), /At most 3\.0 times an uncached run/);
+  for (let loaded = 0; loaded < 2; loaded++) {
+    const { output } = await comfy.run(() => window.app.graphToPrompt());
+    const apply = Object.values(output).find(({ class_type: type }) => type === "BWCacheApply");
+    assert.deepEqual(apply.inputs["mode.plan.steps"], [String(id), 1], "the link is there, and after it was loaded again");
+    await comfy.run(() => window.app.loadGraphData(window.app.graph.serialize()));
+    await comfy.settle();
+  }
+  await comfy.run(() => window.app.canvas.ds.reset());
+  const { status, outputs } = await comfy.ended(await comfy.queue());
+  assert.equal(status.status_str, "success");
+  await comfy.settle();
+  assert.match(outputs[id].text.join(""), /^Chosen: 2x/);
+  assert.match(await said(), /Chosen: 2x/);
 });
 
 test("names and help are in the user's language", async () => {
