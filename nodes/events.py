@@ -1,7 +1,7 @@
 """The one event to the browser: `bwcache.step`, to the client that queued the prompt.
 
-One when a run begins, with its plan, then one for each model evaluation. Its fields are listed in README.md, section "The
-event". Steps and evaluations count from 0, as in the report and the inputs. Sending costs nothing where nobody listens,
+One when a run begins, with its plan, then one for each model evaluation. Its fields are listed in docs/events.md.
+Steps and evaluations count from 0, as in the report and the inputs. Sending costs nothing where nobody listens,
 never waits, and an error in it is logged once and ends the events of that run, not the run.
 """
 

@@ -24,7 +24,9 @@ def reported(steps: int = 3, **fields) -> RunReport:
     report = RunReport("paper", 0.15, [1.0, 0.5, 0.2, 0.0], "WanModel", block_count=BLOCKS)
     for i in range(steps):
         action = "reuse" if i == 1 else "compute"
-        report.steps.append(StepReport(i, i, 1.0 - i / 4, action, "why", blocks_total=BLOCKS, blocks_run=BLOCKS, **fields))
+        report.steps.append(
+            StepReport(i, i, 1.0 - i / 4, action, "why", blocks_total=BLOCKS, blocks_run=BLOCKS, **fields)
+        )
     return report
 
 
@@ -55,9 +57,9 @@ def serve(monkeypatch):
 
 
 def documented_fields(table: int) -> dict[str, str]:
-    """Field names of one of the README's two tables, each with its type."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = text.split("## The event", 1)[1].split("\n## ", 1)[0].split("An evaluation:")[table]
+    """Field names of one of the two tables in docs/events.md, each with its type."""
+    text = (ROOT / "docs" / "events.md").read_text(encoding="utf-8")
+    section = text.split("An evaluation:")[table]
     return dict(re.findall(r"^\| `(\w+)` \| ([^|]+?) \|", section, re.MULTILINE))
 
 
@@ -70,7 +72,7 @@ def sent_by(serve, report: RunReport, *calls: bool) -> list[dict]:
     return [data for _, data, _ in server.sent]
 
 
-def test_the_readme_lists_exactly_the_fields_that_are_sent(serve):
+def test_the_page_lists_exactly_the_fields_that_are_sent(serve):
     _, step, done = sent_by(serve, reported(), False, True)
     assert done.keys() == documented_fields(0).keys()
     assert done.keys() - step.keys() == {"finished", "verdict", "history"}
@@ -80,7 +82,7 @@ def test_the_readme_lists_exactly_the_fields_that_are_sent(serve):
 TYPES = {"str": str, "int": int, "float": (int, float), "bool": bool, "null": type(None), "list": list, "object": dict}
 
 
-def test_the_readme_names_the_types_of_what_is_sent(serve):
+def test_the_page_names_the_types_of_what_is_sent(serve):
     fields = {"change": 0.1, "block_changes": {0: 0.1}, "reused_blocks": [1]}
     *_, data = sent_by(serve, reported(**fields), True)
     for table, values in enumerate((data, data["evaluation"])):
