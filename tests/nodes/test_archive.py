@@ -32,6 +32,7 @@ def test_nothing_that_only_developers_need_is_in_it(files):
 def test_everything_that_users_need_is_in_it(files):
     names = {path.as_posix() for path in files}
     assert {"__init__.py", "pyproject.toml", "requirements.txt", "README.md", "LICENSE", "nodes/apply.py"} <= names
+    assert {"web/docs/BWCacheApply.md", "web/docs/BWCacheReport/ja.md", "web/docs/images/forecast_error.png"} <= names
     assert {path.parts[0] for path in files} >= {"bwcache_core", "example_workflows", "locales", "nodes", "web"}
 
 
