@@ -225,6 +225,7 @@ class Spans:
     def lean_on(self, computes: Sequence[int]) -> None:
         """Put the prior on the scale on which `computes` costs what it is measured to cost."""
         prior = self.cost(computes, prior=True)
+        self._ways.clear()
         self.prior_scale = self.cost(computes) / prior if prior else 0.0
 
     def believed(self, kept: Kept) -> list[tuple[Kept | None, float]]:
@@ -301,20 +302,36 @@ def measured_plan(
 def candidates(
     knowledge: Knowledge, schedule: Schedule, speedup: float, start_step: int = 0, end_step: int = -1
 ) -> tuple[Plan, Plan, float]:
-    """The automatic plan, the best one by what was measured, and the cost of that over the cost of the automatic one, by the
-    belief that is worse for it."""
-    plan = automatic(schedule, speedup, start_step, end_step)
-    must = {0, *outside(schedule, start_step, end_step)}
-    longest = max(LONGEST_GAP, longest_span(plan.computes, schedule.steps))
-    beliefs = [Spans(knowledge, schedule, must, longest, early) for early in (True, False)]
+    """What Planner.candidates gives, for one speed-up."""
+    return Planner(knowledge, schedule, start_step, end_step).candidates(speedup)
 
-    def compared(computes: Sequence[int]) -> float:
-        return max(relative(spans.cost(computes), spans.cost(plan.computes)) for spans in beliefs)
 
-    for spans in beliefs:
-        spans.lean_on(plan.computes)
-    found = min((spans.cheapest(len(plan.computes)) for spans in beliefs), key=compared)
-    return plan, replace(plan, computes=found, note=knowledge.source), compared(found)
+class Planner:
+    """Makes plans for several speed-ups from the same knowledge; what spans cost is worked out once."""
+
+    def __init__(self, knowledge: Knowledge, schedule: Schedule, start_step: int = 0, end_step: int = -1) -> None:
+        self.knowledge, self.schedule, self.window = knowledge, schedule, (start_step, end_step)
+        self._beliefs: dict[int, list[Spans]] = {}
+
+    def candidates(self, speedup: float) -> tuple[Plan, Plan, float]:
+        """The automatic plan, the best one by what was measured, and the cost of that over the cost of the automatic one, by
+        the belief that is worse for it."""
+        plan = automatic(self.schedule, speedup, *self.window)
+        beliefs = self._believed(max(LONGEST_GAP, longest_span(plan.computes, plan.steps)))
+
+        def compared(computes: Sequence[int]) -> float:
+            return max(relative(spans.cost(computes), spans.cost(plan.computes)) for spans in beliefs)
+
+        for spans in beliefs:
+            spans.lean_on(plan.computes)
+        found = min((spans.cheapest(len(plan.computes)) for spans in beliefs), key=compared)
+        return plan, replace(plan, computes=found, note=self.knowledge.source), compared(found)
+
+    def _believed(self, longest: int) -> list[Spans]:
+        if longest not in self._beliefs:
+            must = {0, *outside(self.schedule, *self.window)}
+            self._beliefs[longest] = [Spans(self.knowledge, self.schedule, must, longest, early) for early in (True, False)]
+        return self._beliefs[longest]
 
 
 def relative(cost: float, other: float) -> float:

@@ -16,7 +16,7 @@ from ..bwcache_core.calibration import AUTOMATIC, MEASURED, CalibrationError, Re
 from ..bwcache_core.config import ForecastConfig
 from ..bwcache_core.measure import Lesson
 from ..bwcache_core.plan import Plan, automatic
-from ..bwcache_core.planning import Found, Knowledge, candidates, expected_error, together
+from ..bwcache_core.planning import Found, Knowledge, Planner, expected_error, together
 from ..bwcache_core.report import RunReport, RunStats
 from ..bwcache_core.schedule import Schedule, schedule_of
 from .attach import attach, attach_measuring, is_flow
@@ -66,6 +66,7 @@ class Bench:
         self.schedule: Schedule | None = None
         self._measured: set[int] = set()
         self._learned: list[Knowledge] = []
+        self._planner: Planner | None = None  # once all is measured
         self._runs: dict[tuple[str, int], tuple[RunReport, float]] = {}
 
     def measure(self, seed: int) -> dict:
@@ -93,7 +94,8 @@ class Bench:
         """The automatic plan, and the measured one where that is another."""
         if self.found.knowledge is None:
             return {AUTOMATIC: automatic(self.schedule, speedup)}
-        plain, measured, _ = candidates(self.found.knowledge, self.schedule, speedup)
+        self._planner = self._planner or Planner(self.found.knowledge, self.schedule)
+        plain, measured, _ = self._planner.candidates(speedup)
         return {AUTOMATIC: plain} | ({MEASURED: measured} if measured.computes != plain.computes else {})
 
     def attempt(self, speedup: float, kind: str, plan: Plan, seed: int, uncached: dict) -> tuple[Trial, RunReport]:

@@ -13,6 +13,7 @@ from bwcache_pack.bwcache_core.plan import automatic, early_worth
 from bwcache_pack.bwcache_core.planning import (
     Course,
     Knowledge,
+    Planner,
     Spans,
     expected_error,
     gains,
@@ -167,3 +168,9 @@ def test_errors_of_forecasts_over_one_step_by_hand():
     """Outputs 1, 2, 4, 4: repeated 1 for 2; half of the line, 2.5 for 4; then the whole line, which was too short, 6 for 4."""
     spans = Spans(known([[1.0], [2.0], [4.0], [4.0], [0.0]], five := Schedule(TEN.sigmas[:6])), five, ())
     assert spans.errors() == [None, pytest.approx(0.5), pytest.approx(1.5 / 4.0), pytest.approx(2.0 / 4.0), None]
+
+
+def test_a_planner_plans_each_speedup_as_if_it_were_the_only_one():
+    knowledge, planner = known(random_walk(), runs=2), Planner(known(random_walk(), runs=2), TEN)
+    for speedup in (3.0, 1.5, 2.0, 3.0):
+        assert planner.candidates(speedup) == Planner(knowledge, TEN).candidates(speedup)
