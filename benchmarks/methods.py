@@ -19,7 +19,7 @@ from .left_out import CHOSEN_WITHOUT, constants_without
 from .oracle import Oracle
 from .rivals import easycache, magcache, residual_cache, teacache, tuned
 
-FORECAST, ORACLE, LEFT_OUT = "forecast", "oracle's plan", "forecast, model left out"
+FORECAST, ORACLE, LEFT_OUT = "forecast", "oracle's plan", "forecast (model left out)"
 FEWER_STEPS, EASYCACHE = "fewer steps", "EasyCache"
 TEACACHE, MAGCACHE = "TeaCache signal", "MagCache signal"
 PAPER_INTERVALS = (0, 1)  # R: as published, and the least there is

@@ -35,7 +35,7 @@ def test_all_methods_run_once_and_are_reported(host, tmp_path):
     points = read_points([request.part])
     assert {point.method for point in points} == {
         "forecast", "oracle's plan", "LeMiCa", "MeanCache", "paper", "per block", "TeaCache signal", "MagCache signal",
-        "fewer steps",
+        "fewer steps", "forecast (model left out)",
     }  # fmt: skip
     forecast = next(point for point in points if (point.method, point.point) == ("forecast", "2x"))
     assert forecast.speedup == 2.0 and len(forecast.psnr) == len(forecast.ssim) == 2
@@ -44,7 +44,7 @@ def test_all_methods_run_once_and_are_reported(host, tmp_path):
     assert told == ["uncached"] and read_points([request.part]) == points
     write_report(tmp_path, host, quick=True)
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert "| tinywan | 2x |" in text and "oracle's plan" in text
+    assert "| tinywan | 2x |" in text and "oracle's plan" in text and "## Each model left out" in text
     assert (tmp_path / "front-tinywan.png").stat().st_size > 1000
 
 
