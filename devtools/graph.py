@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3"}
 DYNAMIC = "COMFY_DYNAMICCOMBO_V3"
+APPLY = "BWCacheApply"
 ONLY_IN_BROWSER = {"MarkdownNote", "Note"}
-COLUMN, GAP, ROW = 400, 60, 24  # pixels of the canvas
-WIDTH = 340
+GAP, ASIDE, ROW = 60, 50, 24  # pixels of the canvas: below a node, beside it, and of one of its rows
+WIDTH = 320
+SCREEN, LEFT, TOP = (1750, 880), 90, 110  # what a full HD window shows of the canvas, less its bars
+LEGIBLE = 0.62  # scale; below 0.6 the canvas draws no text
+FRAME, HEADING = 20, 70  # of a group, around its nodes and above them
+NEVER = 2  # mode of a muted node
 NAMESPACE = uuid.UUID("b6cace00-0000-4000-8000-000000000000")  # makes ids of workflows the same at every run
 
 
@@ -44,7 +50,7 @@ class Link(NamedTuple):
 
 @dataclass
 class Node:
-    """A node in a graph. inputs: links by input name."""
+    """A node in a graph. inputs: links by input name. group: title of the box that it lies in, muted, below the others."""
 
     id: int
     type: str
@@ -57,6 +63,7 @@ class Node:
     height: int = 0
     width: int = WIDTH
     models: list[dict] = field(default_factory=list)
+    group: str = ""
 
     def __getitem__(self, name: str) -> Link:
         names = [output for output, _ in self.outputs]
@@ -104,15 +111,29 @@ def _widgets(inputs: dict, values: dict, prefix: str) -> Iterator[Widget]:
 
 
 def is_widget(kind, options: dict) -> bool:
-    return (isinstance(kind, list) or kind in WIDGET_TYPES) and not options.get("forceInput")
+    return (isinstance(kind, list) or options.get("widgetType", kind) in WIDGET_TYPES) and not options.get("forceInput")
 
 
 class Graph:
-    """A workflow being built. info: /object_info. files: directory and address of each model file by name."""
+    """A workflow being built. info: /object_info. files: directory and address of each model file by name.
+
+    lowered: columns that begin lower, so that links to the next one pass above their nodes.
+    """
 
     def __init__(self, name: str, info: dict, files: dict[str, tuple[str, str]]) -> None:
         self.name, self.info, self.files = name, info, files
         self.nodes: list[Node] = []
+        self.lowered: dict[int, int] = {}
+        self._group = ""
+
+    @contextmanager
+    def muted(self, title: str) -> Iterator[None]:
+        """What is added lies below the rest in a box with a title, and does not run until it is unmuted."""
+        self._group = title
+        try:
+            yield
+        finally:
+            self._group = ""
 
     def add(self, column: int, kind: str, title: str = "", height: int = 0, /, **inputs) -> Node:
         """A node in a column. inputs: links for sockets, values for widgets; widgets left out keep their default."""
@@ -132,13 +153,13 @@ class Graph:
             for value in filled if isinstance(value, str) and value in self.files
         ]  # fmt: skip
         tall = sum(4 * ROW if (w.about or {}).get("multiline") else ROW + 4 for w in widgets)
-        height = height or 50 + ROW * max(len(outputs), len(sockets)) + tall
-        node = Node(self._id(), kind, outputs, sockets, filled, links, column, title, height, models=models)
+        height = height or 50 + ROW * max(len(outputs), sum(not s.of_widget for s in sockets)) + tall
+        node = Node(self._id(), kind, outputs, sockets, filled, links, column, title, height, models=models, group=self._group)
         self.nodes.append(node)
         return node
 
     def note(self, column: int, text: str) -> None:
-        title, height = "Note", 90 + 20 * sum(1 + len(line) // 48 for line in text.strip().splitlines())
+        title, height = "Note", 60 + 15 * sum(1 + len(line) // 54 for line in text.strip().splitlines())
         node = Node(self._id(), "MarkdownNote", [], [], [text.strip()], {}, column, title, height)
         self.nodes.append(node)
 
@@ -155,7 +176,7 @@ class Graph:
         nodes = [self._node(order, node, places[node.id], links) for order, node in enumerate(self.nodes)]
         return {
             "id": str(uuid.uuid5(NAMESPACE, self.name)), "revision": 0, "last_node_id": len(self.nodes),
-            "last_link_id": len(links), "nodes": nodes, "links": links, "groups": [], "config": {}, "extra": {},
+            "last_link_id": len(links), "nodes": nodes, "links": links, "groups": self._boxes(places), "config": {}, "extra": {"ds": self._view(places)},
             "version": 0.4,
         }  # fmt: skip
 
@@ -176,7 +197,7 @@ class Graph:
         outputs = [{"name": n, "type": kind, "links": links_from(i)} for i, (n, kind) in enumerate(node.outputs)]
         saved = {
             "id": node.id, "type": node.type, "pos": list(place), "size": [node.width, node.height], "flags": {},
-            "order": order, "mode": 0, "inputs": inputs, "outputs": outputs, "properties": properties,
+            "order": order, "mode": NEVER if node.group else 0, "inputs": inputs, "outputs": outputs, "properties": properties,
             "widgets_values": node.values,
         }  # fmt: skip
         colours = {"color": "#432", "bgcolor": "#653"} if node.type in ONLY_IN_BROWSER else {}
@@ -184,14 +205,43 @@ class Graph:
 
     def _places(self) -> dict[int, tuple[int, int]]:
         """Columns from left to right, each filled from the top."""
-        places, left = {}, 0
+        places, left, lefts = {}, 0, {}
         for column in sorted({node.column for node in self.nodes}):
-            members, top = [node for node in self.nodes if node.column == column], 0
-            for node in members:
-                places[node.id] = (left, top)
-                top += node.height + GAP
-            left += max(node.width for node in members) + GAP
+            members = [node for node in self.nodes if node.column == column]
+            lefts[column] = left
+            self._stack([node for node in members if not node.group], left, self.lowered.get(column, 0), places)
+            left += max(node.width for node in members) + ASIDE
+        beside = {node.column for node in self.nodes if node.group}
+        bottoms = [places[node.id][1] + node.height for node in self.nodes if node.column in beside and not node.group]
+        for column in beside:
+            members = [node for node in self.nodes if node.column == column and node.group]
+            self._stack(members, lefts[column], max(bottoms) + GAP + HEADING, places)
         return places
+
+    def _stack(self, nodes: list[Node], left: int, top: int, places: dict[int, tuple[int, int]]) -> None:
+        for node in sorted(nodes, key=lambda node: node.type != APPLY):  # on top, beside the model that it takes
+            places[node.id] = (left, top)
+            top += node.height + GAP
+
+    def _view(self, places: dict[int, tuple[int, int]]) -> dict:
+        """Scale and offset at which the browser opens the workflow: without what is muted, and large enough to read."""
+        shown = [node for node in self.nodes if not node.group]
+        width = max(places[node.id][0] + node.width for node in shown)
+        height = max(places[node.id][1] + node.height for node in shown)
+        scale = round(max(min(SCREEN[0] / width, SCREEN[1] / height, 1.0), LEGIBLE), 2)
+        return {"scale": scale, "offset": [round(LEFT / scale), round(TOP / scale)]}
+
+    def _boxes(self, places: dict[int, tuple[int, int]]) -> list[dict]:
+        """A box around the nodes of each group, as the browser saves it."""
+        boxes = []
+        for number, title in enumerate(dict.fromkeys(node.group for node in self.nodes if node.group), start=1):
+            members = [node for node in self.nodes if node.group == title]
+            x, y = (min(places[node.id][axis] for node in members) for axis in (0, 1))
+            right = max(places[node.id][0] + node.width for node in members)
+            bottom = max(places[node.id][1] + node.height for node in members)
+            bounding = [x - FRAME, y - HEADING, right - x + 2 * FRAME, bottom - y + HEADING + FRAME]
+            boxes.append({"id": number, "title": title, "bounding": bounding, "color": "#3f789e", "flags": {}})
+        return boxes
 
     def _id(self) -> int:
         return len(self.nodes) + 1
@@ -203,11 +253,11 @@ def origin(type: str) -> dict:
 
 
 def to_prompt(workflow: dict, info: dict) -> dict:
-    """A saved workflow as the server takes it: what the browser sends when one presses Run."""
+    """A saved workflow as the server takes it: what the browser sends when one presses Run. Muted nodes are left out."""
     sources = {link[0]: (str(link[1]), link[2]) for link in workflow["links"]}
     prompt = {}
     for node in workflow["nodes"]:
-        if node["type"] in ONLY_IN_BROWSER:
+        if node["type"] in ONLY_IN_BROWSER or node["mode"] == NEVER:
             continue
         values = named_values(info[node["type"]], node["widgets_values"])
         links = {i["name"]: list(sources[i["link"]]) for i in node["inputs"] if i["link"] is not None}

@@ -1,7 +1,7 @@
 """Takes the preview pictures of the example workflows in a real browser: python devtools/pack.py devtools.previews
 
-Needs playwright, which is not in requirements-dev.txt, and a Chromium (CHROMIUM names its file). That of TinyWan is made
-from a run instead: devtools/help_pictures.py.
+Needs playwright, which is not in requirements-dev.txt, and a Chromium (CHROMIUM names its file). Those of TinyWan are made
+from runs instead: devtools/help_pictures.py.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from PIL import Image, ImageDraw
 
 from ..tests.e2e.server import Server, install, make_base, running
 from ..tests.hosts.checkouts import find_checkouts
-from .workflows import FILES, FOLDER, WORKFLOWS
+from .families import FAMILIES
+from .wiring import FILES
+from .workflows import FOLDER
 
-FROM_A_RUN = "BWCache TinyWan"
 WINDOW = {"width": 2000, "height": 1300}
 CARD, TITLE = (960, 760), 160
 READY = "window.app && window.app.graph && window.app.extensionManager"
@@ -77,9 +78,7 @@ def take_pictures(server: Server) -> None:
         page.wait_for_timeout(4000)
         page.keyboard.press("Escape")  # the template browser of a first start
         page.evaluate(QUIET)
-        for name in WORKFLOWS:
-            if name == FROM_A_RUN:
-                continue
+        for name in FAMILIES:
             workflow = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
             page.evaluate("(workflow) => window.app.loadGraphData(workflow)", workflow)
             page.wait_for_timeout(1500)

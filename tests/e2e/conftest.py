@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from bwcache_pack.devtools.workflows import FILES
+from bwcache_pack.devtools.wiring import FILES
 from bwcache_pack.tests.e2e.server import Server, install, make_base, pretend_raylight, running
 from bwcache_pack.tests.hosts.checkouts import Checkout, explain_missing, find_checkouts
 from bwcache_pack.zoo.tinywan.checkpoint import save_checkpoint

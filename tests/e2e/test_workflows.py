@@ -7,7 +7,8 @@ from importlib.util import find_spec
 
 import pytest
 
-from bwcache_pack.devtools.graph import ONLY_IN_BROWSER, sockets_of, to_prompt, widgets_of
+from bwcache_pack.devtools.families import FAMILIES
+from bwcache_pack.devtools.graph import LEGIBLE, NEVER, ONLY_IN_BROWSER, sockets_of, to_prompt, widgets_of
 from bwcache_pack.devtools.graph import named_values as values_by_name
 from bwcache_pack.devtools.workflows import FOLDER, WORKFLOWS
 from bwcache_pack.tests.e2e.conftest import version_of
@@ -111,9 +112,43 @@ def test_the_server_refuses_a_workflow_with_an_illegal_value(server, object_info
 def test_every_model_has_its_cache_and_every_cache_its_report(name):
     saved = workflow(name)
     types = [node["type"] for node in saved["nodes"]]
-    loaders = types.count("UNETLoader") + types.count("BWCacheTinyWan")
+    loaders = sum(types.count(loader) for loader in ("UNETLoader", "CheckpointLoaderSimple", "BWCacheTinyWan"))
     assert types.count("BWCacheApply") == types.count("BWCacheReport") == loaders
     assert "MarkdownNote" in types
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_an_uncached_run_of_the_same_seed_is_there_muted(name, server, object_info, legal_here):
+    """In a box whose title says how to unmute it. Then the server accepts it all, and both samplers differ in the model alone."""
+    saved = workflow(name)
+    [box] = saved["groups"]
+    assert "Ctrl+M" in box["title"]
+    x, y, width, height = box["bounding"]
+    muted = {node["id"]: node for node in saved["nodes"] if node["mode"] == NEVER}
+    for node in muted.values():
+        left, top = node["pos"]
+        assert x < left and left + node["size"][0] < x + width and y < top and top + node["size"][1] < y + height, node["type"]
+    assert "BWCacheCompare" in {node["type"] for node in muted.values()}
+    assert not muted.keys() & {link[1] for link in saved["links"] if link[3] not in muted}, "nothing that runs waits for it"
+    prompt = to_prompt({**saved, "nodes": [{**node, "mode": 0} for node in saved["nodes"]]}, object_info)
+    samplers = {key: node for key, node in prompt.items() if "Sampler" in node["class_type"] and "latent_image" in node["inputs"]}
+    plain = {key: node for key, node in samplers.items() if int(key) in muted}
+    alike = [(settings_of(one), settings_of(other)) for one in plain.values() for key, other in samplers.items() if key not in plain]
+    assert sum(one == other for one, other in alike) == len(plain), "each has its twin"
+    server.queue(prompt)
+    server.post("/queue", {"clear": True})
+    server.post("/interrupt", {})
+
+
+def settings_of(node: dict) -> dict:
+    """What a sampler is set to, less what tells the cached one from the plain one."""
+    return {name: value for name, value in node["inputs"].items() if name not in ("model", "guider", "latent_image")}
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_a_workflow_opens_large_enough_to_read(name):
+    view = workflow(name)["extra"]["ds"]
+    assert LEGIBLE <= view["scale"] <= 1.0
 
 
 @pytest.mark.parametrize("name", NAMES)
