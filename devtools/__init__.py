@@ -1,1 +1,1 @@
-"""Parts of dev.py. Standard library only: they run before anything is installed."""
+"""Parts of dev.py. Those of dev.py itself need the standard library only: they run before anything is installed."""
