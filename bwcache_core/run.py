@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.distributed
@@ -13,7 +14,7 @@ import torch.distributed
 from .config import ForecastConfig
 from .corrector import SamplerStep
 from .plan import Plan, plan_for
-from .planning import Found, best_plan
+from .planning import Found, Planner, best_plan
 from .report import RunReport, StepReport
 from .schedule import Schedule
 from .track import Call, Place, Scale, Track
@@ -21,6 +22,10 @@ from .trust import Trust
 
 SAME_SIGMA = 1e-3  # relative: half precision rounds sigmas
 PLANNED = "the plan"
+UNKNOWN = "conditions that were not there before"
+UNPROVEN = "nothing was measured since the last change"
+RESIZED = "the latent changed its size"
+BROKEN = "the latent or the last output holds NaN or infinity"
 GRADIENTS = "the model runs under gradients, as in training"
 
 
@@ -100,6 +105,7 @@ class ForecastRun:
         self.schedule, self.plan, report = schedule, self._plan(schedule), self.report
         report.sigmas, report.plan, report.plan_note = list(schedule.sigmas), self.plan.text, self.plan.note
         report.planned = list(self.plan.computes)
+        self._longest = max(b - a for a, b in pairwise([*self.plan.computes, self.plan.steps])) - 1
 
     def _plan(self, schedule: Schedule) -> Plan:
         config = self.config
@@ -107,6 +113,8 @@ class ForecastRun:
             return plan_for(schedule, config.speedup, config.plan, config.start_step, config.end_step)
         found = self._known(schedule)
         self.report.warnings += [warning for warning in found.warnings if warning not in self.report.warnings]
+        if found.knowledge:
+            self.report.planner = Planner(found.knowledge, schedule, config.start_step, config.end_step)
         return best_plan(found, schedule, config.speedup, config.start_step, config.end_step)
 
     @property
@@ -156,18 +164,18 @@ class ForecastRun:
         track = self.tracks.get(key)  # `end` leaves none that took no part in the evaluation before
         sigma = timestep.reshape(-1, *[1] * (latent.ndim - 1))
         asked = sum(label is not None for label in call.labels)
-        if self._reuse and track and self.keeps:
+        if self._reuse and track and self.keeps and self._reaches(track):
             denoised = track.recall(self._place, sigma, latent)
         else:
             if self._reuse and not self.stopped:
-                self._current.reason = "conditions that were not there before"
+                self._current.reason = UNPROVEN if track else UNKNOWN
             denoised = compute()
             self._current.calls_run += asked
             if any(d is not None and d.requires_grad for d in denoised):
                 self._stop(GRADIENTS)
             if not self.keeps or self.sigma <= 0:
                 return self._count(asked, denoised)
-            track = track or Track()
+            track = track or Track(first=not self.report.steps)
             denoised = self._learn(call, key, track, sigma, latent, denoised)
         track.evaluation = self._place.evaluation
         self.tracks[key] = track
@@ -234,7 +242,7 @@ class ForecastRun:
         return denoised
 
     def _learn(self, call: Call, key: Hashable, track: Track, sigma, latent, denoised: list) -> list:
-        distance = self._place.coordinate - track.newest if track.nodes else 0.0
+        distance = abs(self._place.coordinate - track.newest) if track.nodes else 0.0
         asked = [d if label is not None else None for d, label in zip(denoised, call.labels, strict=True)]
         learned, missed = track.learn(self._place, sigma, latent, asked, self.sampler, self.scale)
         if track.slope is not None:
@@ -256,25 +264,35 @@ class ForecastRun:
         if seen is None or not self.tracks:
             current.reason = "nothing was computed before"
             return False
-        if self._rose(place.sigma, seen.place.sigma):
+        if jump is None or not math.isfinite(jump):
+            current.reason = RESIZED if jump is None else BROKEN
+            self._leave()
+            return False
+        if jump > trust.most_noise and self._rose(place.sigma, seen.place.sigma):  # else along its own path
             current.reason = "sigma went back up"
             self._leave()
             return False
-        if jump is None or not math.isfinite(jump):
-            current.reason = "the latent changed its size" if jump is None else "the latent holds NaN or infinity"
-            self._leave()
-            return False
         trust.moved(0.0 if self.sampler and jump <= trust.threshold else jump)  # one that is known adds no noise
-        if trust.noise > trust.threshold:
+        if trust.noise > trust.most_noise:  # a line through outputs of both latents would lead anywhere
             self._leave()
         current.reason = PLANNED
-        if place.step in self.plan.computes:
-            return False
         newest = min(track.newest for track in self.tracks.values())
-        objection = trust.objection(place.coordinate - newest)
+        if self._planned(newest):
+            return False
+        objection = trust.objection(abs(place.coordinate - newest))
         if objection:
             current.reason, current.judged, current.limit = objection
         return objection is None
+
+    def _planned(self, newest: float) -> bool:
+        """Whether the plan computes here, or would have a step ago: a sampler may pass over steps."""
+        place = self._place
+        return place.step in self.plan.computes or place.coordinate - newest > self._longest + 1
+
+    def _reaches(self, track: Track) -> bool:
+        """Whether a forecast may go so far before the first one on its path was measured."""
+        distance = abs(self._place.coordinate - track.newest)
+        return track.proven or distance <= self.trust.first_reach(track.first) + SAME_SIGMA
 
     def _leave(self) -> None:
         """The sampler went on elsewhere: nothing may be foretold from what was computed so far."""

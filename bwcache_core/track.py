@@ -41,9 +41,10 @@ class Place:
 
 @dataclass
 class Track:
-    """nodes: coordinate and v of each condition at the newest computed evaluations, oldest first. served: what was
+    """nodes: coordinate and v of each condition at the last computed evaluations, the last one last. served: what was
     reused since. carried: the corrector's tensors of each condition. evaluation: the last one that the call took part in.
     stale: the outputs lie on a path that was left; they are measured against once more and then dropped.
+    proven: a forecast was measured on this path. first: the path began with the run.
     share: how far forecasts go to the line. slope: (2, 1, 1), what tells it from the newest output, to be read by `adopt`.
     """
 
@@ -52,6 +53,8 @@ class Track:
     carried: list[Latents] = field(default_factory=list)
     evaluation: int = -1
     stale: bool = False
+    proven: bool = False
+    first: bool = False
     share: float = SHARE
     slope: torch.Tensor | None = None
 
@@ -67,6 +70,7 @@ class Track:
     def leave(self) -> None:
         """The path that the outputs lie on was left."""
         self.served, self.carried, self.stale = [], [], True
+        self.proven = self.first = False
 
     def recall(self, place: Place, sigma: torch.Tensor, x: torch.Tensor) -> list[torch.Tensor]:
         """D of each condition as foretold: fresh tensors. Zeros where none was asked for, as ComfyUI has it."""
@@ -85,6 +89,7 @@ class Track:
         self.slope = self._slope(place.coordinate, outputs, scale or Scale())
         if self.served or self.carried:
             denoised = self._correct(place, sigma, denoised, outputs, sampler)
+        self.proven |= bool(self.nodes) and not self.stale and abs(place.coordinate - self.newest) > SAME_PLACE
         self._keep(place.coordinate, outputs)
         self.served, self.stale = [], False
         return list(denoised), missed
@@ -101,7 +106,7 @@ class Track:
 
     def _slope(self, coordinate: float, outputs: Latents, scale: Scale) -> torch.Tensor | None:
         """Inner products (2, 1, 1) over all conditions: of v - newest with the line's way from there, and of that way."""
-        if len(self.nodes) < NODES or self.stale or coordinate - self.newest < SAME_PLACE:
+        if len(self.nodes) < NODES or self.stale or abs(coordinate - self.newest) < SAME_PLACE:
             return None
         (before, older), (here, newest) = self.nodes
         reach, sums = (coordinate - here) / (here - before), []
@@ -136,7 +141,7 @@ class Track:
 
     def _keep(self, coordinate: float, outputs: Latents) -> None:
         """A second output at the same place replaces the first."""
-        earlier = [] if self.stale else [node for node in self.nodes if node[0] < coordinate - SAME_PLACE]
+        earlier = [] if self.stale else [node for node in self.nodes if abs(node[0] - coordinate) > SAME_PLACE]
         self.nodes = [*earlier, (coordinate, outputs)][-NODES:]
 
 

@@ -1,9 +1,9 @@
 """When a plan is set aside: errors of forecasts, measured where the truth was computed, and fresh noise in the latent.
 
-Pure numbers. A plan is trusted until a forecast errs by more than the threshold. From then on forecasts may reach as far
-as the threshold allows, taking the error measured last to grow in proportion to the distance. The other way that a
-forecast goes wrong is seen before it is made: the latent is not where the last evaluation led, since the sampler added
-noise, restarted, or works on another tile.
+Pure numbers. Forecasts may reach as far as the threshold allows, taking the error measured last to grow in proportion to
+the distance; before one was measured, a step is taken to cost UNPROVEN. The other way that a forecast goes wrong is seen
+before it is made: the latent is not where the last evaluation led, since the sampler added noise, restarted, or works on
+another tile.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+UNPROVEN = 0.5  # error that a step is taken to cost before one was measured
+BEGINNING = 2.0  # times as far at full noise, where outputs change least
 NOISE_SHARE = 0.25  # of the threshold that fresh noise may take up: second-order samplers move the latent a little
 
 
@@ -29,10 +31,12 @@ class Trust:
 
     def measured(self, error: float, distance: float) -> None:
         """A forecast over `distance` steps had this error. The same place again says nothing of how errors grow."""
-        if distance <= 0.0:
-            return
-        if error > self.threshold or self.reach < math.inf:
-            self.reach = distance * self.threshold / max(error, 1e-9)
+        if distance > 0.0:
+            self.reach = max(distance, 1.0) * self.threshold / max(error, 1e-9)  # less than a step is taken for one
+
+    def first_reach(self, planned: bool) -> float:
+        """How many steps a forecast may go on a path on which none was measured yet. planned: from the run's beginning."""
+        return (BEGINNING if planned else 1.0) * self.threshold / UNPROVEN
 
     def moved(self, jump: float) -> None:
         """The latent lies `jump` off where the last evaluation led. Independent noises add up in squares."""

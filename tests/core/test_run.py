@@ -176,14 +176,14 @@ def test_calls_of_the_same_key_are_told_apart_by_their_order():
 def test_a_call_that_was_not_there_before_computes_and_is_said_to():
     run = new_run("0-1/10")
     euler(run, Model(), calls=[(COND,), (COND,), *[(COND, BOTH)] * 8])
-    assert actions(run) == "CCPRRRRRRR"
+    assert actions(run) == "CCPRPRRRRR"
     assert "conditions" in run.report.steps[2].reason
 
 
 def test_a_call_that_was_left_out_is_too_old_to_be_used():
     run = new_run("0-1/10")
     euler(run, Model(), calls=[(COND, BOTH), (COND, BOTH), (COND,), *[(COND, BOTH)] * 7])
-    assert actions(run) == "CCRPRRRRRR"
+    assert actions(run) == "CCRPRPRRRR"
 
 
 def test_fresh_noise_in_every_step_computes_every_step():
@@ -215,9 +215,31 @@ def test_a_latent_that_was_swapped_computes_and_later_steps_reuse_again():
             x = -3.0 * x
         denoised = evaluate(run, model, here, x)[0][0]
         x = x + (x - denoised) / here * -0.1
-    assert actions(run) == "CCRRRCRRRR"
+    assert actions(run) == "CCRRRCRCRR"
     assert run.report.steps[5].reason == "fresh noise in the latent"
     assert run.report.steps[5].judged > run.report.steps[5].limit
+
+
+def test_no_line_is_drawn_through_outputs_of_two_latents():
+    """Another tile at the second planned step: the forecast after it is the last output alone."""
+    run, seen = new_run("0-1/10", threshold=0.5), torch.tensor([[3.0, -1.0]])
+    model = Model(lambda i, sigma, x: x)
+    evaluate(run, model, 1.0, seen)
+    other = seen * 0.9 * 1.2  # 0.2 off where the first led
+    evaluate(run, model, 0.9, other)
+    [[denoised]] = evaluate(run, model, 0.8, following := other * 0.9)
+    assert actions(run) == "CCR" and 0.125 < run.report.steps[1].jump < 0.5
+    assert torch.allclose((following - denoised) / 0.8, other, atol=1e-5)
+
+
+def test_a_sampler_that_passes_over_planned_steps_computes_where_it_comes_next():
+    """No forecast goes more than a step further than the plan's longest."""
+    run, model = new_run("0-1 4 7/10"), Model()
+    x = torch.tensor([[3.0, -1.0]])
+    for sigma, following in itertools.pairwise((1.0, 0.9, 0.5, 0.4, 0.2)):
+        x = x + (x - evaluate(run, model, sigma, x)[0][0]) / sigma * (following - sigma)
+    assert actions(run) == "CCCR"
+    assert run.report.steps[2].reason == "the plan"
 
 
 def test_a_sampler_that_takes_noise_from_the_negative_condition_is_no_fresh_noise():
@@ -232,7 +254,7 @@ def test_a_sampler_that_takes_noise_from_the_negative_condition_is_no_fresh_nois
 
 @pytest.mark.parametrize(
     ("latent", "reason"),
-    [(torch.zeros(1, 3), "the latent changed its size"), (torch.full((1, 2), math.nan), "the latent holds NaN or infinity")],
+    [(torch.zeros(1, 3), "the latent changed its size"), (torch.full((1, 2), math.nan), "the latent or the last output holds NaN or infinity")],
 )
 def test_a_latent_that_cannot_be_compared_computes_for_a_true_reason(latent, reason):
     run, model = new_run("0-1/10"), Model(lambda i, sigma, x: torch.ones_like(x))
@@ -261,16 +283,27 @@ def test_the_second_evaluation_of_a_step_on_nearly_the_same_latent_reuses():
     assert actions(run) == "CCRR"
 
 
-def test_sigma_that_rose_computes_and_begins_a_new_line():
+def test_sigma_that_rose_on_fresh_noise_computes_and_begins_a_new_line():
     run, model = new_run("0-1/10"), Model()
     x = torch.tensor([[3.0, -1.0]])
     for sigma in (1.0, 0.9, 0.8, 0.9):
         denoised = evaluate(run, model, sigma, x)[0][0]
-        x = x + (x - denoised) / sigma * (-0.1 if sigma != 0.8 else 0.1)
+        x = x + (x - denoised) / sigma * -0.1 if sigma != 0.8 else -x
     assert actions(run) == "CCRC"
     assert run.report.steps[3].reason == "sigma went back up"
     [track] = run.tracks.values()
     assert len(track.nodes) == 1
+
+
+def test_a_sampler_that_goes_back_up_along_its_own_path_keeps_its_line():
+    """heunpp2 looks two steps ahead and comes back one: what was computed there lies on both sides."""
+    run, model = new_run("0-1 3/10"), Model()
+    x = torch.tensor([[3.0, -1.0]])
+    for sigma, following in itertools.pairwise((1.0, 0.9, 0.8, 0.7, 0.8, 0.7, 0.6, 0.5)):
+        x = x + (x - evaluate(run, model, sigma, x)[0][0]) / sigma * (following - sigma)
+    assert actions(run) == "CCRCRCR"
+    [track] = run.tracks.values()
+    assert [round(node) for node, _ in track.nodes] == [1, 3]
 
 
 def test_an_error_over_the_threshold_stops_reuse_until_it_falls():

@@ -10,8 +10,9 @@ from bwcache_pack.bwcache_core.trust import NOISE_SHARE, Trust
 
 CASES = [
     # what was measured as (error, distance), how far the next forecast goes, whether that is trusted at a threshold of 0.5
-    ([], 100.0, True),  # a plan is trusted until it is refuted
-    ([(0.4, 1.0), (0.49, 3.0)], 100.0, True),
+    ([], 100.0, True),  # nothing is known against it
+    ([(0.4, 1.0), (0.3, 3.0)], 5.0, True),  # 0.1 a step, at last
+    ([(0.4, 1.0), (0.3, 3.0)], 5.1, False),
     ([(0.6, 1.0)], 1.0, False),  # 0.6 over one step: not one more
     ([(0.6, 2.0)], 1.0, True),  # 0.6 over two steps: 0.3 over one
     ([(0.6, 2.0)], 2.0, False),
@@ -29,6 +30,12 @@ def test_reach_by_hand(measured, distance, trusted):
     for error, over in measured:
         trust.measured(error, over)
     assert (trust.objection(distance) is None) is trusted
+
+
+def test_before_anything_was_measured_a_step_is_taken_to_cost_one_half():
+    """Twice as far at the beginning of a run, where outputs change least."""
+    assert [Trust(0.5).first_reach(planned) for planned in (False, True)] == [1.0, 2.0]
+    assert Trust(0.1).first_reach(False) == pytest.approx(0.2)
 
 
 def test_an_objection_names_the_error_it_expects():

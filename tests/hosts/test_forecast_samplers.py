@@ -20,7 +20,7 @@ STEPS = 16
 THRESHOLD = ForecastConfig().threshold
 REUSING = ("euler", "heun", "heunpp2", "dpm_2", "lms", "dpmpp_2m", "ipndm", "deis", "res_multistep", "ddim", "uni_pc",
            "uni_pc_bh2", "gradient_estimation")  # fmt: skip
-NOISY = ("euler_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde", "dpmpp_2m_sde", "dpmpp_3m_sde", "ddpm", "lcm", "er_sde",
+NOISY = ("euler_ancestral", "dpmpp_sde", "dpmpp_2m_sde", "dpmpp_3m_sde", "ddpm", "lcm", "er_sde",
          "seeds_2", "seeds_3", "res_multistep_ancestral")  # fmt: skip
 
 
@@ -39,6 +39,13 @@ def test_no_sampler_gets_a_forecast_that_errs_by_more_than_the_threshold(lab, sa
         assert share == 0.0
         reasons = [step.reason for step in report.steps if step.step not in report.planned]
         assert reasons and set(reasons) <= {"fresh noise in the latent", "its forecast would err by more than the threshold"}
+
+
+def test_all_samplers_of_this_comfyui_are_tried(lab):
+    import comfy.samplers
+
+    known = {name.removesuffix("_gpu") for name in comfy.samplers.KSampler.SAMPLERS}  # these differ in where noise is drawn
+    assert known <= set(SAMPLERS)
 
 
 def custom(lab, function, model=None, sigmas=None, watched=None, **settings):
