@@ -41,7 +41,7 @@ app.registerExtension({
     },
   ],
 
-  setup() {
+  init() { // as early as there is a hook: the frontend complains of messages that nobody listens to
     api.addEventListener(EVENT, (event) => receive(event.detail));
     api.addEventListener("execution_start", () => clearBypassed(app.rootGraph));
   },

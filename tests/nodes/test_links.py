@@ -8,7 +8,7 @@ import pytest
 
 from bwcache_pack.devtools.pack import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "web" / "docs").glob("*.md"))]
+PAGES = sorted(page for folder in ("", "docs", "web/docs") for page in (ROOT / folder).glob("*.md"))
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)]+))?\)")
 
 

@@ -12,8 +12,12 @@ const FLAGS = [
 ];
 const USUAL_PLACES = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
 
-/** What the frontend itself logs, without any pack: at every start, and 1.35 at every step into a subgraph. */
-const FRONTENDS_OWN = /^ComfyApp graph accessed before initialization|^Attempted to cleanup event listeners for graph/;
+/**
+ * What the frontend itself logs: at every start, 1.35 at every step into a subgraph, and 1.58 of an event that comes while
+ * it loads its extensions.
+ */
+const FRONTENDS_OWN =
+  /^ComfyApp graph accessed before initialization|^Attempted to cleanup event listeners for graph|^Unknown message type bwcache/;
 
 /** @returns {string|undefined} a Chromium, as CHROMIUM names it or where it usually is */
 export function findChromium() {

@@ -8,29 +8,36 @@ import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const HERE = dirname(fileURLToPath(import.meta.url));
-const PACK = resolve(HERE, "..", "..", "..");
+export const PACK = resolve(HERE, "..", "..", "..");
 const SECONDS_TO_START = 120;
+/** Another frontend than the checkout's own: the folder `static` of an unpacked comfyui-frontend-package. */
+const FRONTEND = process.env.BWCACHE_FRONTEND ? ["--front-end-root", process.env.BWCACHE_FRONTEND] : [];
 
 export const MODEL = process.env.BWCACHE_TINYWAN ?? join(PACK, "zoo", "tinywan", "tinywan.safetensors");
 
+function link(folder) {
+  symlinkSync(PACK, join(folder, "custom_nodes", "bwcache"), "junction");
+  symlinkSync(join(HERE, "words"), join(folder, "custom_nodes", "words"), "junction");
+}
+
 /**
- * @param {{comfyui: string, python: string}} host checkout and its interpreter
+ * @param {{comfyui: string, python: string, install?: (folder: string) => void, packs?: string[]}} host checkout and its
+ *   interpreter; what puts packs into the custom_nodes of a folder, and their names
  * @returns {Promise<{url: string, log: () => string, stop: () => Promise<void>}>} ready to be opened
  */
-export async function startServer({ comfyui, python }) {
+export async function startServer({ comfyui, python, install = link, packs = ["bwcache", "words"] }) {
   const folder = mkdtempSync(join(tmpdir(), "bwcache-web-"));
   for (const name of ["custom_nodes", "models/diffusion_models", "input", "output", "temp", "user"]) {
     mkdirSync(join(folder, name), { recursive: true });
   }
-  symlinkSync(PACK, join(folder, "custom_nodes", "bwcache"), "junction");
-  symlinkSync(join(HERE, "words"), join(folder, "custom_nodes", "words"), "junction");
+  install(folder);
   cpSync(MODEL, join(folder, "models", "diffusion_models", "tinywan.safetensors"));
   const port = await freePort();
   const log = join(folder, "server.log");
   const server = spawn(python, [
     "main.py", "--cpu", "--listen", "127.0.0.1", "--port", String(port), "--base-directory", folder,
-    "--disable-all-custom-nodes", "--whitelist-custom-nodes", "bwcache", "words", "--disable-auto-launch",
-    "--disable-api-nodes", "--database-url", `sqlite:///${join(folder, "comfyui.db")}`,
+    "--disable-all-custom-nodes", "--whitelist-custom-nodes", ...packs, "--disable-auto-launch",
+    "--disable-api-nodes", "--database-url", `sqlite:///${join(folder, "comfyui.db")}`, ...FRONTEND,
   ], {
     cwd: comfyui,
     detached: process.platform !== "win32", // a group of its own, so that stop() ends its children too
