@@ -21,6 +21,8 @@ FEWEST_RANKED = 4  # trials: the order of fewer says nothing
 class CalibrationError(ValueError):
     """What was asked for cannot be done. The message says what to change."""
 
+    __module__ = "builtins"  # ComfyUI shows users the name with its module, and ours is a path
+
 
 @dataclass(frozen=True)
 class Choice:

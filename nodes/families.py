@@ -15,6 +15,8 @@ from dataclasses import dataclass
 class UnsupportedModelError(TypeError):
     """The model's blocks cannot be cached. The message names its class and what is supported."""
 
+    __module__ = "builtins"  # ComfyUI shows users the name with its module, and ours is a path
+
 
 @dataclass(frozen=True)
 class Family:
