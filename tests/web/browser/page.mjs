@@ -233,6 +233,28 @@ class Comfy {
     }, index);
   }
 
+  /** @returns {Promise<string[]>} which of our views reach over the border of their node, and by how many pixels */
+  spills() {
+    return this.page.evaluate(() => {
+      const { ds, canvas } = window.app.canvas;
+      const page = canvas.getBoundingClientRect();
+      const border = (node, view) => {
+        const own = view.closest("[data-node-id]"); // Nodes 2.0
+        if (own) return own.getBoundingClientRect();
+        const [x, y, width, height] = node.getBounding();
+        const [left, top] = [page.left + (x + ds.offset[0]) * ds.scale, page.top + (y + ds.offset[1]) * ds.scale];
+        return { left, top, right: left + width * ds.scale, bottom: top + height * ds.scale };
+      };
+      return window.app.graph.nodes.flatMap((node) => {
+        const view = node.widgets?.find(({ name }) => name === "bwcache_view")?.element;
+        if (!view?.isConnected) return [];
+        const [inner, outer] = [view.getBoundingClientRect(), border(node, view)];
+        const over = [outer.left - inner.left, outer.top - inner.top, inner.right - outer.right, inner.bottom - outer.bottom];
+        return Math.max(...over) > 1 ? [`${node.title} ${over.map(Math.round)}`] : [];
+      });
+    });
+  }
+
   async waitForState(state, index = 0, timeout = 60_000) {
     await this.page.waitForFunction( // polled: frames are rare where the processor draws
       ([wanted, i]) => document.querySelectorAll(".bwcache-view")[i]?.dataset.state === wanted,
