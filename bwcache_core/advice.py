@@ -27,6 +27,17 @@ MOST_INTERVAL = 100  # what reuse_interval takes
 SHOWN_REASONS = 3
 FULLY_MEASURED = 3  # runs; more hardly change a plan
 WORDS = ("no", "one", "two")
+LEAVE_OUT = "Leave BWCache Apply out here."
+QUIET = "Use a sampler that adds none, such as euler or dpmpp_2m, or leave BWCache Apply out here."
+SET_ASIDE = (  # a word of the reason why most steps were computed against the plan, what that means, what to do
+    ("fresh noise", "The sampler adds noise as it goes, so its next step cannot be foretold.", QUIET),
+    ("sigma went", "The sampler goes back to a higher noise level, where nothing can be foretold.", QUIET),
+    ("window", "The context windows moved in most steps, and what a new one shows cannot be foretold.",
+     "Set context_schedule to standard_static, where they stay."),
+    ("conditions", "Prompts, controls or guidance changed in most steps, and what a new one does cannot be foretold.", LEAVE_OUT),
+    ("since the last change", "Something changed again before a forecast could be measured.", LEAVE_OUT),
+    ("size", "The latent changed its size in most steps, and another size cannot be foretold.", LEAVE_OUT),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -148,6 +159,22 @@ def speed(run: RunReport) -> tuple[float, float] | None:
     return factor, (factor - 1) * run.seconds
 
 
+def together(runs: Sequence[RunReport]) -> str:
+    """Runs that sample one video after each other, as one: what two experts computed, and what that saved."""
+    computed = sum(step.action == "compute" for run in runs for step in run.steps)
+    counted = f"Both experts: {computed} of {sum(run.evaluations for run in runs)} steps were computed"
+    return f"{counted}, about {factor_of(runs):.1f}x." if factor_of(runs) >= WORTH_TELLING else f"{counted}."
+
+
+def factor_of(runs: Sequence[RunReport]) -> float:
+    """How many times faster all of them were; never more than the work saved. 1 where that is not known."""
+    if any(run.rivals or not run.finished for run in runs):
+        return 1.0
+    plain, seconds = sum(run.plain_seconds or run.seconds for run in runs), sum(run.seconds for run in runs)
+    total, ran = (sum(getattr(step, name) for run in runs for step in run.steps) for name in ("calls_total", "calls_run"))
+    return min(plain / seconds, total / ran) if seconds and ran else 1.0
+
+
 def duration(seconds: float) -> str:
     """0.3 s, 12 s, 3:05 min."""
     if seconds < 9.95:
@@ -220,11 +247,9 @@ def set_aside(run: RunReport) -> list[StepReport]:
 
 def forecast_set_aside(run: RunReport, aside: Sequence[StepReport]) -> tuple[str, str]:
     reason = statistics.mode(step.reason for step in aside)
-    plain_sampler = "Use a sampler that adds none, such as euler or dpmpp_2m, or leave BWCache Apply out here."
-    if "noise" in reason:
-        return "The sampler adds noise as it goes, so its next step cannot be foretold.", plain_sampler
-    if "sigma" in reason:
-        return "The sampler goes back to a higher noise level, where nothing can be foretold.", plain_sampler
+    for word, why, what_next in SET_ASIDE:
+        if word in reason:
+            return why, what_next
     errors = [step.error for step in run.steps if step.error is not None and math.isfinite(step.error)]
     if errors and max(errors) > run.threshold:
         seen = f"Forecasts were off by up to {max(errors):.2g}, more than threshold {run.threshold:g}."

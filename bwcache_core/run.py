@@ -23,6 +23,7 @@ from .trust import Trust
 SAME_SIGMA = 1e-3  # relative: half precision rounds sigmas
 PLANNED = "the plan"
 UNKNOWN = "conditions that were not there before"
+MOVED = "a context window that was not there before"
 UNPROVEN = "nothing was measured since the last change"
 RESIZED = "the latent changed its size"
 BROKEN = "the latent or the last output holds NaN or infinity"
@@ -93,6 +94,7 @@ class ForecastRun:
         self._current: StepReport | None = None  # until the next one begins
         self._jump: float | None = None
         self._reuse: bool | None = None  # decided at the first call: an evaluation without one changes nothing
+        self._ended = False  # some row is at sigma 0
         self._began = 0.0
         self.lay(schedule)
 
@@ -143,12 +145,12 @@ class ForecastRun:
             self._current = None
         if timestep.ndim > 1 and not self.stopped:
             raise ValueError(f"the timestep is {tuple(timestep.shape)}, expected one number for each row")
-        sigma, jump = self._settle(timestep, latent)
+        sigma, least, jump = self._settle(timestep, latent)
         if not (math.isfinite(sigma) or self.stopped):
             raise ValueError(f"sigma is {sigma}, expected a finite number")
         self._place = place = self._locate(sigma)
         self._current = StepReport(place.evaluation, place.step, sigma, jump=jump)
-        self._jump, self._reuse = jump, None
+        self._jump, self._reuse, self._ended = jump, None, least <= 0
         self._counts.clear()
         self._latent = latent
         self._began = time.perf_counter()
@@ -168,12 +170,12 @@ class ForecastRun:
             denoised = track.recall(self._place, sigma, latent)
         else:
             if self._reuse and not self.stopped:
-                self._current.reason = UNPROVEN if track else UNKNOWN
+                self._current.reason = UNPROVEN if track else MOVED if call.window else UNKNOWN
             denoised = compute()
             self._current.calls_run += asked
             if any(d is not None and d.requires_grad for d in denoised):
                 self._stop(GRADIENTS)
-            if not self.keeps or self.sigma <= 0:
+            if not self.keeps or self._ended:
                 return self._count(asked, denoised)
             track = track or Track(first=not self.report.steps)
             denoised = self._learn(call, key, track, sigma, latent, denoised)
@@ -196,7 +198,7 @@ class ForecastRun:
             return
         if current.calls_run < current.calls_total:
             current.action = "partial" if current.calls_run else "reuse"
-        if self.keeps and place.sigma > 0:
+        if self.keeps and not self._ended:
             self.tracks = {key: track for key, track in self.tracks.items() if track.evaluation == place.evaluation}
             away = asked[1].clone() if len(asked) == 2 and asked[1].shape == latent.shape else None
             self._seen = Seen(place, latent.clone(), denoised.clone(), away)
@@ -258,7 +260,7 @@ class ForecastRun:
         if self.stopped or not self.keeps:
             current.reason = self.report.stopped or "every step computes"
             return False
-        if place.sigma <= 0:
+        if self._ended:
             current.reason = "sigma is 0, where nothing is left to foretell"
             return False
         if seen is None or not self.tracks:
@@ -312,12 +314,13 @@ class ForecastRun:
         step = expected.step if self.sampler else self.schedule.step_of(sigma)
         return Place(evaluation, step, self.schedule.coordinate(sigma), sigma)
 
-    def _settle(self, timestep: torch.Tensor | None, latent: torch.Tensor | None) -> tuple[float, float | None]:
-        """Close the books of the evaluation before. Returns sigma, and how far the latent jumped; None if unknown."""
+    def _settle(self, timestep: torch.Tensor | None, latent: torch.Tensor | None) -> tuple[float, float, float | None]:
+        """Close the books of the evaluation before. Returns sigma, the least of any row, and how far the latent jumped;
+        None if unknown."""
         (unread, slopes), self._unread, self._slopes = (self._unread, self._slopes), [], []
         moved = self._moved(timestep, latent) if self._seen and self.keeps and latent is not None else []
         sums = [*(u.sums for u in unread), *(slope for _, slope in slopes), *moved]
-        sigma, numbers = read(timestep, sums, self.group)
+        sigma, least, numbers = read(timestep, sums, self.group)
         jump = min(map(worst, numbers[len(unread) + len(slopes) :]), default=None)
         for (track, _), slope in zip(slopes, numbers[len(unread) :], strict=False):
             track.adopt(slope)
@@ -328,7 +331,7 @@ class ForecastRun:
             current.parts = {} if current.fault else self._by_part(unread, numbers)
             if self.on_step:
                 self.on_step(current)
-        return sigma, jump
+        return sigma, least, jump
 
     def _judge(self, current: StepReport, errors: list[tuple[str, float, float]]) -> None:
         """Put what was measured into the report of an evaluation, and tell trust."""
@@ -376,8 +379,9 @@ class ForecastRun:
 
 def read(
     timestep: torch.Tensor | None, sums: Sequence[torch.Tensor], group: torch.distributed.ProcessGroup | None = None
-) -> tuple[float, list[list[list[float]]]]:
-    """Bring sigma and norms (2, P, B) to the host in one transfer: the only host sync of an evaluation.
+) -> tuple[float, float, list[list[list[float]]]]:
+    """Bring sigma, the least of any row, and norms (2, P, B) to the host in one transfer: the only host sync of an
+    evaluation.
 
     The norms of a group's processes are added up first, so all of them read the same.
     """
@@ -386,17 +390,18 @@ def read(
         flat = [torch.cat(flat)]
         torch.distributed.all_reduce(flat[0], group=group)
     if timestep is not None:
-        flat.insert(0, timestep.flatten()[:1].float())
+        rows = timestep.flatten().float()
+        flat.insert(0, torch.stack([rows[0], rows.min()]))
     if not flat:
-        return math.nan, []
+        return math.nan, math.nan, []
     numbers = torch.cat([part.to(flat[0].device) for part in flat]).tolist()
-    sigma = numbers.pop(0) if timestep is not None else math.nan
+    sigma, least = (numbers.pop(0), numbers.pop(0)) if timestep is not None else (math.nan, math.nan)
     norms = []
     for part in sums:
         here, numbers = numbers[: part.numel()], numbers[part.numel() :]
         half = len(here) // 2
         norms.append([here[:half], here[half:]])
-    return sigma, norms
+    return sigma, least, norms
 
 
 def worst(norms: Sequence[Sequence[float]]) -> float:

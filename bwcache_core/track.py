@@ -23,10 +23,12 @@ class Call(NamedTuple):
     """A guider's request for the denoised latents of some conditions.
 
     key: what tells it from other requests. labels: of its conditions in words, None for those that are not asked for.
+    window: it shows a part of the latent.
     """
 
     key: Hashable
     labels: tuple[str | None, ...]
+    window: bool = False
 
 
 @dataclass(frozen=True)

@@ -193,9 +193,12 @@ def _calc_cond_batch(executor, *args, **kwargs):
 def _plain_call(run: ForecastRun | None, executor, /, *args, **kwargs):
     result = executor(*args, **kwargs)
     if run is not None and run.is_open:
-        asked = kwargs.get("conds", args[1] if len(args) > 1 else result)
-        run.count_plain(sum(condition is not None for condition in asked))
+        Guard(run).run(_count, run, kwargs.get("conds", args[1] if len(args) > 1 else result))
     return result
+
+
+def _count(run: ForecastRun, /, asked: Sequence) -> None:
+    run.count_plain(sum(condition is not None for condition in asked))
 
 
 def _cached_call(run, guard, options, executor, /, model, conds, x_in, timestep, model_options=None, **more) -> list:
@@ -216,7 +219,7 @@ def call_of(run: ForecastRun, model, conds: Sequence, x: torch.Tensor, options: 
     part = "" if frames is None else f" frames {frames[0]}-{frames[-1]}"
     names = (CONDITIONS[i] if i < len(CONDITIONS) else f"condition {i + 1}" for i in range(len(active)))
     labels = tuple(name + part if entries and any(entries) else None for name, entries in zip(names, active, strict=True))
-    return Call((id(model), frames, tuple(x.shape), x.dtype, str(x.device), active), labels)
+    return Call((id(model), frames, tuple(x.shape), x.dtype, str(x.device), active), labels, frames is not None)
 
 
 def activity(entry: Mapping, sigma: float) -> tuple:

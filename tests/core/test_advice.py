@@ -128,6 +128,26 @@ SAYS = {  # the run: all that is said of it
         "All 12 steps were computed.\n"
         f"The sampler goes back to a higher noise level, where nothing can be foretold. {GONE}",
     ),
+    "context windows that move": (
+        _with(aside("a context window that was not there before")),
+        "All 12 steps were computed.\nThe context windows moved in most steps, and what a new one shows cannot be foretold. "
+        "Set context_schedule to standard_static, where they stay.",
+    ),
+    "conditions that come and go": (
+        _with(aside("conditions that were not there before")),
+        "All 12 steps were computed.\nPrompts, controls or guidance changed in most steps, and what a new one does cannot be "
+        "foretold. Leave BWCache Apply out here.",
+    ),
+    "changes without end": (
+        _with(aside("nothing was measured since the last change")),
+        "All 12 steps were computed.\nSomething changed again before a forecast could be measured. "
+        "Leave BWCache Apply out here.",
+    ),
+    "another size in every step": (
+        _with(aside("the latent changed its size")),
+        "All 12 steps were computed.\nThe latent changed its size in most steps, and another size cannot be foretold. "
+        "Leave BWCache Apply out here.",
+    ),
     "errors over the default threshold": (
         _with(aside(ERRS, error=0.83)),
         "All 12 steps were computed.\nForecasts were off by up to 0.83, more than threshold 0.5. "

@@ -36,7 +36,7 @@ class Model:
         self.calls = []
 
     def __call__(self, call, sigma, x):
-        self.calls.append(round(sigma, 3))
+        self.calls.append(round(float(torch.as_tensor(sigma).flatten()[0]), 3))
         return [torch.zeros_like(x) if label is None else x - sigma * self.v(i, sigma, x) for i, label in enumerate(call.labels)]
 
 
@@ -576,6 +576,27 @@ def test_an_evaluation_at_sigma_0_computes_and_disturbs_nothing():
             x = x + (x - denoised) / sigma * -0.1
     assert actions(run)[:3] == "CCC" and not run.report.faults
     assert run.report.steps[2].error is None
+
+
+def test_where_a_row_is_at_sigma_0_nothing_is_foretold_or_broken():
+    """Rows may stand at noise levels of their own. At 0 a row has no output to learn from."""
+    run, model = new_run("0-1/10"), Model(lambda i, sigma, x: 0.1 * x + 1.0)
+    x = torch.tensor([[3.0, -1.0], [2.0, 1.0]])
+    for sigmas in ([1.0, 0.9], [0.9, 0.8], [0.8, 0.7], [0.7, 0.0], [0.6, 0.5], [0.5, 0.4]):
+        sigma = torch.tensor(sigmas)
+        run.begin(sigma, x)
+        [denoised] = run.call(COND, sigma, x, lambda sigma=sigma: model(COND, sigma[:, None], x))
+        run.end(denoised)
+        x = x + torch.where(sigma[:, None] > 0, (x - denoised) / sigma[:, None], 0.0) * -0.1
+    run.close(True)
+    assert actions(run) == "CCRCCC" and run.report.faults == []
+    assert run.report.steps[3].reason.startswith("sigma is 0")
+
+
+def test_a_window_that_moved_is_said_to():
+    run, window = new_run("0-1/10"), Call("window", ("cond frames 0-2",), window=True)
+    euler(run, Model(), calls=[(COND,), (COND,), *[(COND, window)] * 8])
+    assert run.report.steps[2].reason == "a context window that was not there before"
 
 
 def test_listeners_see_every_evaluation_with_its_error():

@@ -12,10 +12,13 @@ from bwcache_pack.tests.hosts.spy import held_tensors
 from bwcache_pack.tests.hosts.wild import MOVES, Move, Outcome, sampled
 
 FACTOR = 3.5
+NEW = ("conditions that were not there before", "a context window that was not there before",
+       "nothing was measured since the last change")  # fmt: skip
 REASONS = {
-    "nothing was computed before", "the plan", "conditions that were not there before", "sigma went back up",
+    *NEW,
+    "nothing was computed before", "the plan", "sigma went back up",
     "fresh noise in the latent", "its forecast would err by more than the threshold", "the latent changed its size",
-    "sigma is 0, where nothing is left to foretell", "nothing was measured since the last change",
+    "sigma is 0, where nothing is left to foretell",
     "the latent or the last output holds NaN or infinity", "every step computes",
 }  # fmt: skip
 
@@ -64,8 +67,7 @@ def check(outcome: Outcome, moves, threshold: float) -> None:
     assert held_tensors(outcome.guider.run) == [] and "bwcache" not in outcome.guider.model_options["transformer_options"]
     for step in report.steps:
         assert step.reason in REASONS
-        assert step.action == "compute" or step.reason in ("the plan", "conditions that were not there before",
-                                                           "nothing was measured since the last change")  # fmt: skip
+        assert step.action == "compute" or step.reason == "the plan" or step.reason in NEW
     unplanned = [step for step in report.steps if step.action != "reuse" and step.step not in report.planned]
     text = verdict(report)
     assert not unplanned or any(words in text for words in ("All", "more step", "in part", "Broken numbers")), text

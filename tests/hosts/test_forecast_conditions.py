@@ -291,6 +291,8 @@ def test_each_context_window_has_its_own_line(lab, schedule):
     watched = Calls(lab, model, **PLAN)
     first = watched.sample(noise=noise)
     assert len(watched.evaluations[0].calls) > 1
+    reasons = {step.reason for step in watched.report.steps}
+    assert ("a context window that was not there before" in reasons) == (schedule == "standard_uniform")
     if schedule == "standard_static":
         assert watched.ran == COMPUTED
         for n in REUSED:

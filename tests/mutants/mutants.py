@@ -216,12 +216,12 @@ MUTANTS = [
     ),
     Mutant(
         "every step computes where the plan is set aside once", PLANNED, "bwcache_core/run.py",
-        "if place.step in self.plan.computes:", "if place.step in self.plan.computes or trust.reach < math.inf:",
+        "if self._planned(newest):", "if self._planned(newest) or trust.reach < math.inf:",
         (f"{RUN}::test_an_error_over_the_threshold_stops_reuse_until_it_falls",),
     ),
     Mutant(
         "the plan is not kept", PLANNED, "bwcache_core/run.py",
-        "if place.step in self.plan.computes:", "if place.step % 2 == 0:",
+        "if self._planned(newest):", "if place.step % 2 == 0:",
         (f"{RUN}::test_the_planned_steps_compute_and_no_others", LINED),
     ),
     Mutant(
@@ -276,12 +276,13 @@ MUTANTS = [
     ),
     Mutant(
         "a sampler that went back is followed", TRUSTED, "bwcache_core/run.py",
-        "if self._rose(place.sigma, seen.place.sigma):", "if False:",
-        (f"{RUN}::test_sigma_that_rose_computes_and_begins_a_new_line",),
+        "if jump > trust.most_noise and self._rose(place.sigma, seen.place.sigma):", "if False:",
+        (f"{RUN}::test_sigma_that_rose_on_fresh_noise_computes_and_begins_a_new_line",),
     ),
     Mutant(
         "an evaluation without a call is decided", TRUSTED, "bwcache_core/run.py",
-        "self._jump, self._reuse = jump, None", "self._jump, self._reuse = jump, self._decide(jump)",
+        "self._jump, self._reuse, self._ended = jump, None, least <= 0",
+        "self._ended = False; self._jump, self._reuse = jump, self._decide(jump)",
         (f"{RUN}::test_an_evaluation_without_a_call_changes_nothing",),
     ),
     Mutant(
