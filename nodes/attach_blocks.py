@@ -22,7 +22,7 @@ from ..bwcache_core.report import RunStats
 from .attach import KEY, OUTER_SAMPLE, PREDICT_NOISE, Watch, detached, find_run, inner_module, outer_sample, rivals_of
 from .families import BlockLayout, block_layout
 from .guard import FAILED, Guard, leave_to_python
-from .memory import enlarged, placement_of
+from .memory import enlarged, pins, placement_of, worth_telling
 
 # Values of comfy.patcher_extension.WrappersMP, as in attach.py.
 PREPARE_SAMPLING, APPLY_MODEL, DIFFUSION_MODEL = "prepare_sampling", "apply_model", "diffusion_model"
@@ -55,10 +55,11 @@ def attach_blocks(
 
 
 def _prepare_sampling(executor, *args, **kwargs):
-    """ComfyUI makes room for weights and inference here: let it count the cache in."""
+    """ComfyUI makes room for weights and inference here: let it count the cache in, where that is more than its estimates
+    are off by."""
     run = find_run(kwargs.get("model_options") or {})
     extra = run.report.reserved_bytes if run else 0
-    if not extra or len(args) < 2:
+    if not worth_telling(extra) or len(args) < 2:
         return executor(*args, **kwargs)
     model, noise_shape, *rest = args
     larger = Guard(run).run(enlarged, noise_shape, extra, model)
@@ -128,7 +129,7 @@ def open_run(
     """The state of a run, from the arguments of OUTER_SAMPLE. Raises ValueError for a schedule that is none."""
     schedule = sigmas.tolist()
     placement = placement_of(config, layout, guider, noise, alone=group is None)
-    run = BlockRun(placement.put_into(config), layout.block_count, schedule, layout.model, group=group)
+    run = BlockRun(placement.put_into(config), layout.block_count, schedule, layout.model, group=group, pins=pins())
     run.place(placement)
     run.report.rivals = rivals_of(guider, sampler, inner_module(guider.model_patcher))
     return run

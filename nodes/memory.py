@@ -16,11 +16,12 @@ import torch
 from ..bwcache_core.config import CPU, GPU, BlockConfig
 from ..bwcache_core.paper.block_mode import ConditionShape
 from ..bwcache_core.paper.memory import footprint
-from ..bwcache_core.paper.placement import SHARE_OF_HOST, Placement, Room, place
+from ..bwcache_core.paper.placement import SHARE_OF_HOST, SMALL, Placement, Room, place
 from .families import BlockLayout
 
 WIDTHS = ("dim", "hidden_size", "inner_dim")  # what diffusion models call the width of their hidden states
 JOINT = "single_block"  # kind of a block whose hidden states are text and image
+NOWHERE = ("cpu", "meta")  # where weights lie that are still to be loaded
 RETURNS_TEXT = "double_blocks"  # models that keep blocks under this name return text beside the image
 
 logger = logging.getLogger(__name__)
@@ -31,10 +32,10 @@ def placement_of(config: BlockConfig, layout: BlockLayout, guider, noise: torch.
 
     alone: False where other processes run the same sampling: free memory is not looked at, as all must decide alike.
     """
-    size, room = None, Room()
+    size, room = None, Room(rounded=pins() is None)
     try:
         size = footprint(config, condition_shapes(layout, guider, noise.shape))
-        room = room_beside(guider.model_patcher, noise.shape) if alone else room
+        room = room_beside(guider, noise.shape) if alone else room
     except Exception as error:  # another version of ComfyUI, another guider: sampling goes on
         logger.warning("BWCache cannot tell how much memory is free, and does not look: %r", error)
     return place(config, size, room)
@@ -98,29 +99,58 @@ def itemsize(patcher, module: torch.nn.Module) -> int:
     return dtype.itemsize
 
 
-def room_beside(patcher, noise_shape: Sequence[int]) -> Room:
-    """What is free beside the model's weights and its inference, once ComfyUI has unloaded all other models."""
-    management = sys.modules.get("comfy.model_management")
+def room_beside(guider, noise_shape: Sequence[int]) -> Room:
+    """What is free beside the weights of all models of a run and its inference, once ComfyUI unloaded all others."""
+    management, patcher = sys.modules.get("comfy.model_management"), guider.model_patcher
     device = getattr(patcher, "load_device", None)
     if management is None or device is None:  # the embedded host, which loads nothing
-        return Room(devices=(CPU,))
+        module = patcher.get_model_object("diffusion_model")
+        on_cpu = next(module.parameters()).device.type == "cpu"
+        return Room(devices=(CPU,) if on_cpu else (GPU, CPU))
     host = management.get_free_memory(torch.device("cpu"))
     if device.type == "cpu":
         return Room(host=host, devices=(CPU,))
     if device.type == "mps":
         return Room(spare=int(SHARE_OF_HOST * host), devices=(GPU,))
-    return Room(spare_on(device, management, patcher, noise_shape), host)
+    models, more = models_of(guider)
+    inference = patcher.model.memory_required([2 * noise_shape[0], *noise_shape[1:]]) + more
+    return Room(spare_on(device, management, models, inference), host, rounded=pins() is None)
 
 
-def spare_on(device: torch.device, management, patcher, noise_shape: Sequence[int]) -> int:
-    """Bytes of `device` that neither weights nor inference (two conditions at once) will need. Negative if short."""
-    free = getattr(patcher, "get_free_memory", management.get_free_memory)(device)  # with weights that can be evicted
+def models_of(guider) -> tuple[list, float]:
+    """Every ModelPatcher that a run loads, its own first: those of control nets, patches, hooks. And bytes that control nets
+    need while they run. Source: prepare_sampling in comfy/sampler_helpers.py, load_models_gpu in model_management.py."""
+    helpers, patcher = sys.modules["comfy.sampler_helpers"], guider.model_patcher
+    conds = getattr(guider, "conds", None) or {}
+    beside, inference = helpers.get_additional_models(conds, patcher.model_dtype())
+    beside += helpers.get_additional_models_from_model_options(guider.model_options)
+    models = [patcher, *beside, *patcher.get_nested_additional_models()]
+    patches = [each for model in models for each in model.model_patches_models()]
+    return list(dict.fromkeys([*models, *patches])), inference
+
+
+def spare_on(device: torch.device, management, models: Sequence, inference: float) -> int:
+    """Bytes of `device` that neither the weights of `models`, the run's own first, nor inference (two conditions at once)
+    will need. Negative if short."""
+    free = getattr(models[0], "get_free_memory", management.get_free_memory)(device)  # with weights that can be evicted
     others = [loaded for loaded in management.current_loaded_models if loaded.device == device]
     loaded = sum(other.model_loaded_memory() for other in others if not is_dynamic(other.model))
-    inference = patcher.model.memory_required([2 * noise_shape[0], *noise_shape[1:]])
     inference = max(inference + management.extra_reserved_memory(), management.minimum_inference_memory())
-    needed = patcher.model_size() + inference
-    return int(free + loaded - needed)
+    needed = sum(weights_on(device, model) for model in models if model.load_device == device)
+    return int(free + loaded - needed - inference)
+
+
+def weights_on(device: torch.device, patcher) -> int:
+    """Bytes of a model's weights that belong on `device`: all but those that a pack put on another accelerator for good."""
+    module = getattr(patcher, "model", None)
+    parameters = module.parameters() if isinstance(module, torch.nn.Module) else ()
+    elsewhere = sum(p.nbytes for p in parameters if p.device.type not in (*NOWHERE, device.type) or other_one(p.device, device))
+    return patcher.model_size() - elsewhere
+
+
+def other_one(here: torch.device, device: torch.device) -> bool:
+    """Whether these are two accelerators of one kind."""
+    return here.type == device.type and None not in (here.index, device.index) and here.index != device.index
 
 
 def is_dynamic(patcher) -> bool:
@@ -128,7 +158,33 @@ def is_dynamic(patcher) -> bool:
     return bool(getattr(patcher, "is_dynamic", bool)())
 
 
-def enlarged(noise_shape: Sequence[int], extra: int, patcher) -> list:
-    """A noise shape for which ComfyUI reserves `extra` bytes more: its estimate is proportional to the batch."""
+def worth_telling(extra: int) -> bool:
+    """Whether bytes on the device are more than what ComfyUI's own estimates are off by."""
+    return extra > SMALL
+
+
+def enlarged(noise_shape: Sequence[int], extra: int, patcher) -> list[int]:
+    """A noise shape, whole numbers as ever, for which ComfyUI reserves `extra` bytes more, or a column of the latent above
+    that: its estimate is proportional to the width."""
+    *others, width = noise_shape
     plain = patcher.model.memory_required(list(noise_shape))
-    return [noise_shape[0] * (1.0 + extra / plain), *noise_shape[1:]] if plain else list(noise_shape)
+    return [*others, math.ceil(width * (1.0 + extra / plain))] if plain else list(noise_shape)
+
+
+class ComfyPins:
+    """ComfyUI's account of pinned memory: what it grants counts in its budget, and it may take weights' pins for it."""
+
+    def __init__(self, management) -> None:
+        self._management = management
+
+    def pin(self, tensor: torch.Tensor) -> bool:
+        return bool(self._management.pin_memory(tensor))
+
+    def unpin(self, tensor: torch.Tensor) -> None:
+        self._management.unpin_memory(tensor)
+
+
+def pins() -> ComfyPins | None:
+    """ComfyUI's account; None without ComfyUI."""
+    management = sys.modules.get("comfy.model_management")
+    return ComfyPins(management) if hasattr(management, "pin_memory") else None

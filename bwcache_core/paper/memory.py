@@ -5,7 +5,7 @@ With S = the bytes of a block's sample (at most 256 of its tokens), one conditio
     paper        the last block's hidden states and a sample of every monitored block    (B x L x D numbers)
     per block    a residual and a sample of every block                                  (B x L x D, text included)
 
-and "per block" takes copies of one block's inputs besides while that block runs. Pinned host memory comes in powers of
+and "per block" takes copies of one block's inputs besides while that block runs. Memory that torch pins comes in powers of
 two. A condition is a prompt in one context window. Exact where every prompt covers the whole latent in every evaluation
 and the model adds no tokens of its own; Stream.nbytes is exact once the first evaluation is over.
 Shapes: B = latents, L = tokens, D = model width.

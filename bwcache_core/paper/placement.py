@@ -22,12 +22,13 @@ class Room:
     """Free memory in bytes; None where it is not known.
 
     spare: on the model's device, beside weights and inference. host: of the processor. devices: the places there are:
-    one where the model runs on the processor, or shares its memory.
+    one where the model runs on the processor, or shares its memory. rounded: pinned memory comes in powers of two.
     """
 
     spare: int | None = None
     host: int | None = None
     devices: tuple[str, ...] = (GPU, CPU)
+    rounded: bool = True
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def place(config: BlockConfig, size: Footprint | None, room: Room) -> Placement:
         offloaded = device == CPU and GPU in room.devices
         refusal = refused(config, device, size, offloaded, room)
         if not refusal:
-            held = tensor_bytes(size, offloaded) + size.samples if size else None
+            held = tensor_bytes(size, offloaded, room) + size.samples if size else None
             reserved = on_device(size, offloaded) if size else 0
             return Placement(device, held, reserved, explained(refusals, config, device))
         refusals.append(refusal)
@@ -67,9 +68,9 @@ def devices(config: BlockConfig, room: Room) -> tuple[str, ...]:
     return (config.cache_device,) if config.cache_device in room.devices else room.devices
 
 
-def tensor_bytes(size: Footprint, offloaded: bool) -> int:
+def tensor_bytes(size: Footprint, offloaded: bool, room: Room) -> int:
     """Bytes of features or residuals. offloaded: in host memory, of a model that runs on a GPU."""
-    return size.pinned if offloaded else size.tensors
+    return size.pinned if offloaded and room.rounded else size.tensors
 
 
 def on_device(size: Footprint, offloaded: bool) -> int:
@@ -81,7 +82,7 @@ def refused(config: BlockConfig, device: str, size: Footprint | None, offloaded:
     """Why there is no room for `size` bytes. Empty where there is, or where it is not known."""
     if size is None:
         return ""
-    tensors, what = tensor_bytes(size, offloaded), CACHED[config.mode]
+    tensors, what = tensor_bytes(size, offloaded, room), CACHED[config.mode]
     held = tensors + size.samples
     if config.budget and held > config.budget:
         return f"{what} would take {readable(held)}, over max_cache_mb {config.max_cache_mb}"

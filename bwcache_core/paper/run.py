@@ -19,6 +19,7 @@ from .model_pass import ModelPass, PassSettings
 from .modes import BLOCK_MODES
 from .placement import Placement
 from .rules import Decision, Measured, Position, Rules
+from .storage import Pins
 from .stream import Stream, StreamKey
 
 FEW_STEPS = 8
@@ -36,14 +37,14 @@ class BlockRun:
 
     sigmas: the run's schedule, steps + 1 numbers. on_step: called with each finished StepReport. group: processes that
     run the same evaluations, each on its share of the tokens. They read the same sums, so all decide alike. Where one of
-    them raises, the others wait for it as long as the group lets them, then raise too.
+    them raises, the others wait for it as long as the group lets them, then raise too. pins: host memory (storage.py).
     Raises ValueError for a schedule that is none (schedule.py).
     """
 
     def __init__(self, config: BlockConfig, block_count: int, sigmas: Sequence[float], model: str = "",
                  on_step: Callable[[StepReport], None] | None = None,
-                 group: torch.distributed.ProcessGroup | None = None) -> None:
-        self.config = config
+                 group: torch.distributed.ProcessGroup | None = None, pins: Pins | None = None) -> None:
+        self.config, self.pins = config, pins
         self.schedule = schedule_of(sigmas)
         self.on_step = on_step
         self.group = group
@@ -227,7 +228,7 @@ class BlockRun:
         self._occurrences[key] = occurrence + 1
         key = key._replace(occurrence=occurrence)
         if key not in self.streams:
-            self.streams[key] = Stream(key.label, self.config.cache_device == CPU)
+            self.streams[key] = Stream(key.label, self.config.cache_device == CPU, self.pins)
         return self.streams[key]
 
 

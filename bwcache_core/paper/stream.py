@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from .storage import Buffer, stored
+from .storage import Buffer, Pins, stored
 
 CONDITION_NAMES = {0: "cond", 1: "uncond"}
 
@@ -56,13 +56,14 @@ Residual = dict[str, Buffer]  # feature name -> block output minus block input, 
 class Stream:
     """Features, samples and residuals of one condition. Everything in it belongs to one run.
 
-    on_host: features and residuals lie in host memory; samples never do. features: the last block's output, (B, L, D).
+    on_host: features and residuals lie in host memory, pinned by `pins`; samples never do. features: the last block's output, (B, L, D).
     entry: row shape, type and device of each feature at the first block when it last computed; others do not fit.
     evaluation: the last evaluation this condition took part in; a gap makes what is stored too old to use.
     """
 
     label: str
     on_host: bool = False
+    pins: Pins | None = None
     features: Buffer | None = None
     samples: dict[int, BlockSample] = field(default_factory=dict)
     residuals: dict[int, Residual] = field(default_factory=dict)
@@ -77,12 +78,12 @@ class Stream:
 
     def keep_features(self, features: torch.Tensor) -> None:
         """Keep a copy of `features`, over the last one: blocks and controls write into their tensors in place."""
-        self.features = stored(self.features, features, self.on_host)
+        self.features = stored(self.features, features, self.on_host, pins=self.pins)
 
     def keep_residual(self, block: int, name: str, after: torch.Tensor, before: torch.Tensor) -> None:
         """Keep what `block` added to the feature `name`, over the last one."""
         kept = self.residuals.setdefault(block, {})
-        kept[name] = stored(kept.get(name), after, self.on_host, minus=before)
+        kept[name] = stored(kept.get(name), after, self.on_host, before, self.pins)
 
     @property
     def buffers(self) -> list[Buffer]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -149,6 +151,14 @@ def run_of(settings: dict, dtype: torch.dtype = torch.float32) -> tuple[Run, lis
     return run, outputs
 
 
+def test_host_memory_that_is_not_rounded_counts_as_asked_for():
+    """As ComfyUI pins it; torch takes powers of two."""
+    for rounded, held in ((True, 2048 + 100), (False, 1300 + 100)):
+        room = replace(TIGHT, host=64 * GIB, rounded=rounded)
+        placement = place(BlockConfig(), SIZE, room)
+        assert (placement.device, placement.held) == (CPU, held * MIB)
+
+
 MODES = [
     {"mode": "paper", "threshold": 0.5, "reuse_interval": 2},
     {"mode": "per block", "threshold": 0.5, "reuse_interval": 2},
@@ -177,7 +187,7 @@ def test_host_memory_gives_the_same_bits(monkeypatch, settings, dtype):
 
 
 def stored_in(kind: type[Buffer]):
-    def stored(buffer, tensor, on_host, minus=None):
+    def stored(buffer, tensor, on_host, minus=None, pins=None):
         assert on_host
         buffer = buffer or kind(tensor, on_host)
         buffer.put(tensor, minus)

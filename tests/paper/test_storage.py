@@ -148,6 +148,40 @@ def test_a_place_tells_what_it_takes(monkeypatch, pinned, taken):
     assert Buffer(Accelerator(), on_host=True).nbytes == taken
 
 
+class Account:
+    """Grants pinned memory, or does not."""
+
+    def __init__(self, granted: bool) -> None:
+        self.granted, self.events = granted, []
+
+    def pin(self, tensor) -> bool:
+        self.events.append(("pin", tensor.nbytes))
+        return self.granted
+
+    def unpin(self, tensor) -> None:
+        self.events.append(("unpin", tensor.nbytes))
+
+
+@pytest.mark.parametrize("granted", [True, False])
+def test_an_account_of_pinned_memory_grants_it_and_gets_it_back_when_no_copy_is_under_way(monkeypatch, granted):
+    """Exact bytes, not powers of two. What was refused is not given back."""
+    account = Account(granted)
+    monkeypatch.setattr(storage.torch.cuda, "synchronize", lambda device: account.events.append(("waited", device.type)))
+    asked = []
+    monkeypatch.setattr(storage, "host_memory", lambda *args, pinned: (asked.append(pinned), HostMemory(granted))[1])
+    buffer = Buffer(Accelerator(), on_host=True, pins=account)
+    assert asked == [False], "torch pins nothing"
+    assert buffer.nbytes == 120
+    del buffer
+    assert account.events == [("pin", 120), *([("waited", "cuda"), ("unpin", 120)] if granted else [])]
+
+
+def test_memory_of_the_processor_needs_no_account():
+    account = Account(True)
+    assert torch.equal(stored(None, noise(1), on_host=True, pins=account).get(), noise(1))
+    assert account.events == []
+
+
 def test_a_condition_holds_features_residuals_and_samples():
     """Features and residuals of 120 bytes, samples of 24."""
     stream = Stream("cond")
