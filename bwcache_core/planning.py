@@ -143,6 +143,7 @@ class Spans:
         self._ends: dict[tuple, list[tuple[float, float, float]]] = {}
         self._shares: dict[tuple[int, ...], float] = {}
         self._costs: dict[Kept, list[float]] = {}
+        self._reached: dict[Kept, list[Kept | None]] = {}
         self._ways: dict[Kept, list[tuple[Kept | None, float]]] = {}
 
     def after(self, kept: Kept | None, step: int) -> Kept:
@@ -204,14 +205,22 @@ class Spans:
     def errors(self) -> list[float | None]:
         """Of each evaluation: relative error of a forecast from the steps before, all computed. None without any, or without
         an output."""
-        inner, places, found, kept = self.knowledge.single, self.course.places, [None] * len(self.course.steps), None
+        found, kept = [None] * len(self.course.steps), None
         for step in range(self.steps - 1):
             kept = self.after(kept, step)
             for n in self._evaluations[step + 1]:
-                weights = forecast_weights([places[node] for node in kept.nodes], places[n], self.share(kept.basis))
-                off = {n: -1.0, **dict(zip(kept.nodes, weights, strict=True))}
-                found[n] = math.sqrt(max(product(inner, off, off), 0.0) / inner[n][n]) if inner[n][n] > 0 else None
+                found[n] = self._error(kept, n)
         return found
+
+    def error(self, kept: Kept, step: int) -> float | None:
+        """Of the forecast at the first evaluation of a step: relative."""
+        return self._error(kept, self._evaluations[step][0])
+
+    def _error(self, kept: Kept, n: int) -> float | None:
+        inner, places = self.knowledge.single, self.course.places
+        weights = forecast_weights([places[node] for node in kept.nodes], places[n], self.share(kept.basis))
+        off = {n: -1.0, **dict(zip(kept.nodes, weights, strict=True))}
+        return math.sqrt(max(product(inner, off, off), 0.0) / inner[n][n]) if inner[n][n] > 0 else None
 
     def cost(self, computes: Sequence[int], prior: bool = False) -> float:
         """Mean square of what the result misses under a plan; infinite where a span is too long."""
@@ -236,10 +245,14 @@ class Spans:
         runs, more = self.knowledge.runs, PRIOR_RUNS * self.prior_scale
         pairs = zip(self.measured(kept), self._priors[kept.step], strict=True)
         costs = [(runs * seen + more * prior) / (runs + PRIOR_RUNS) for seen, prior in pairs]
-        steps = range(kept.step + 1, kept.step + 1 + len(costs))
-        reached = [self.after(kept, step) if step < self.steps else None for step in steps]
-        self._ways[kept] = list(zip(reached, costs, strict=True))
+        self._ways[kept] = list(zip(self._reached_from(kept, len(costs)), costs, strict=True))
         return self._ways[kept]
+
+    def _reached_from(self, kept: Kept, spans: int) -> list[Kept | None]:
+        if kept not in self._reached:
+            steps = range(kept.step + 1, kept.step + 1 + spans)
+            self._reached[kept] = [self.after(kept, step) if step < self.steps else None for step in steps]
+        return self._reached[kept]
 
     def cheapest(self, count: int) -> tuple[int, ...]:
         """The plan of `count` computed steps that is believed to cost least; of the fewest more where none is allowed.
@@ -339,8 +352,22 @@ def relative(cost: float, other: float) -> float:
 
 
 def expected_error(knowledge: Knowledge, schedule: Schedule, computes: Sequence[int]) -> float:
-    """Root mean square of what the result misses under a plan, in the scale of the latent, early errors worth more."""
-    return math.sqrt(Spans(knowledge, schedule, (), longest_span(computes, schedule.steps)).cost(computes))
+    """Root mean square of what the result misses under a plan, in the scale of the latent. Errors of all steps count alike: that
+    tells more truly which of two plans comes out closer (benchmarks/NOTES.md), though less surely what to plan."""
+    return math.sqrt(Spans(knowledge, schedule, (), longest_span(computes, schedule.steps), early=False).cost(computes))
+
+
+def forecast_errors(knowledge: Knowledge, schedule: Schedule, computes: Sequence[int]) -> list[float | None]:
+    """Of each step, by its first evaluation: how far off its forecast is expected to be, relative. None where the step computes,
+    and where there is no output to be off from."""
+    spans = Spans(knowledge, schedule, (), longest_span(computes, schedule.steps))
+    found, kept = [None] * schedule.steps, None
+    for step in range(schedule.steps):
+        if step in computes:
+            kept = spans.after(kept, step)
+        else:
+            found[step] = spans.error(kept, step)
+    return found
 
 
 def longest_span(computes: Sequence[int], steps: int) -> int:

@@ -6,7 +6,9 @@ import json
 import math
 import statistics
 from collections import deque
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+
+from .planning import Planner
 
 KEPT_RUNS = 8
 
@@ -58,6 +60,7 @@ class RunReport:
     Forecast mode: speedup_asked; plan: the text of the plan; planned: the steps that it computes; plan_note: where it
     comes from.
     Measure mode: measured_runs: how many runs are known now; unlearned: why this one taught nothing.
+    planner: makes plans from what was measured for such runs; None where nothing is known. Not in to_dict.
     Block modes: cache_device: where the cache lies; placement: why that is not what was asked for; reserved_bytes: what
     ComfyUI was told that the cache takes of the model's device; estimate_bytes: what it will hold in all, from shapes at
     first, exact after the first evaluation. Blocks are counted per pass: 2 conditions in 2 passes count twice.
@@ -73,6 +76,7 @@ class RunReport:
     plan_note: str = ""
     measured_runs: int = 0
     unlearned: str = ""
+    planner: Planner | None = field(default=None, repr=False, compare=False)
     reuse_interval: int = 0
     block_count: int = 0
     cache_device: str = ""
@@ -157,7 +161,9 @@ class RunReport:
             "seconds": self.seconds,
             "cache_bytes": self.cache_bytes,
         }
-        return finite_only({**asdict(self), **figures})
+        told = asdict(replace(self, planner=None))
+        del told["planner"]
+        return finite_only({**told, **figures})
 
 
 def finite_only(value):

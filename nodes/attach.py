@@ -20,7 +20,7 @@ from ..bwcache_core.advice import log_lines, plan_line
 from ..bwcache_core.config import MEASURE, BlockConfig, ForecastConfig, MeasureConfig
 from ..bwcache_core.corrector import SamplerStep
 from ..bwcache_core.measure import Lesson, MeasureRun, NothingLearned
-from ..bwcache_core.planning import Found
+from ..bwcache_core.planning import Found, Planner
 from ..bwcache_core.report import RunReport, RunStats
 from ..bwcache_core.run import ForecastRun, described
 from ..bwcache_core.schedule import Schedule, schedule_of
@@ -293,7 +293,10 @@ def open_measuring(
             raise NothingLearned(
                 f"{run.report.rivals[0]} is on the same model, and its outputs are not all the model's own"
             )
-        return keep_lesson(replace(setup, sigmas=run.schedule.sigmas), lesson)
+        learned = replace(setup, sigmas=run.schedule.sigmas)
+        runs, known = keep_lesson(learned, lesson), find(lambda: learned).knowledge
+        run.report.planner = Planner(known, run.schedule) if known else None
+        return runs
 
     run.keep = keep
     run.report.rivals = rivals_of(guider, sampler, module)

@@ -11,9 +11,11 @@ import logging
 import math
 import sys
 import uuid
+from collections.abc import Sequence
 from itertools import groupby
 
 from ..bwcache_core.advice import WORTH_TELLING, notice, speed, verdict
+from ..bwcache_core.prospects import Prospects
 from ..bwcache_core.report import RunReport, StepReport
 
 EVENT = "bwcache.step"
@@ -111,7 +113,16 @@ def evaluation(step: StepReport, block_count: int) -> dict:
     }
 
 
-def ranges(numbers: list[int]) -> list[list[int]]:
+def plans_payload(plans: Prospects) -> dict:
+    """Plans beside what ran, for the view of BWCache Report."""
+    strips = [
+        {"name": strip.name, "computed": ranges(strip.computes), "errors": [rounded(error) for error in strip.errors]}
+        for strip in plans.strips
+    ]
+    return {"sigmas": [rounded(sigma) for sigma in plans.sigmas], "strips": strips}
+
+
+def ranges(numbers: Sequence[int]) -> list[list[int]]:
     """Rising numbers as [first, last] pairs: [0, 1, 2, 5] is [[0, 2], [5, 5]]."""
     runs = [[number for _, number in run] for _, run in groupby(enumerate(numbers), key=lambda at: at[1] - at[0])]
     return [[run[0], run[-1]] for run in runs]

@@ -10,9 +10,10 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from ..bwcache_core.calibration import AUTOMATIC, MEASURED, Verdict
+from ..bwcache_core.prospects import Prospects
 from .charts import COMPUTED, DPI, FAINT, GROUND, INK, LINES, REUSED, add_key, bare, dress, pixels
 
-__all__ = ["frontier", "pixels"]
+__all__ = ["expected", "frontier", "pixels"]
 WIDTH, HEIGHT = 8.0, 3.6  # inches, of the curve
 STRIP = 0.3  # of each plan
 ASIDE = 0.006  # of the width: points of both plans beside each other
@@ -28,6 +29,24 @@ def frontier(verdict: Verdict) -> Figure:
     draw_trials(curve, verdict)
     draw_strips(strips, [(f"{each.speedup:g}x", each.plan.computes, each.plan.steps) for each in verdict.best])
     add_key(figure, keys(verdict))
+    return figure
+
+
+def expected(plans: Prospects) -> Figure:
+    """What each speed-up is expected to cost, and the plans beside what ran."""
+    figure, curve, strips = plans_figure(len(plans.strips))
+    curve.set_title("expected of this model, by what was measured", fontsize=14, loc="left", color=INK)
+    curve.set_ylabel("PSNR against\nautomatic at 2x, dB", color=INK, fontsize=12)
+    curve.set_xlabel("all steps over computed steps", color=INK, fontsize=12)
+    for kind, points in plans.curves.items():
+        curve.plot(*zip(*points, strict=True), color=COLOURS[kind], marker="o", markersize=6, linewidth=2.0)
+    if not plans.curves:
+        curve.text(0.5, 0.5, "no error is expected", transform=curve.transAxes, ha="center", color=INK, fontsize=13)
+    curve.axhline(0.0, color=FAINT, linewidth=1.0, zorder=0)
+    curve.margins(0.06, 0.12)
+    draw_strips(strips, [(strip.name, strip.computes, len(plans.sigmas)) for strip in plans.strips])
+    handles = [dot(COLOURS[kind], COLOURS[kind], f"{kind} plan") for kind in plans.curves]
+    add_key(figure, [*handles, Patch(color=COMPUTED, label="computed"), Patch(color=REUSED, label="reused")])
     return figure
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from ..bwcache_core.measure import Lesson, NothingLearned
 from ..bwcache_core.planning import Course, Found, Knowledge, Matrix
+from ..bwcache_core.schedule import ZERO
 from .identity import Setup, digest
 
 VERSION = 1
@@ -29,6 +30,7 @@ LARGEST = 16 * 2**20  # bytes of a file that is read
 MOST_FILES = 1_000
 MOST_DATES = 100
 NEARLY = 2  # differences with which a setup nearly fits
+FULL_NOISE = 0.99  # of a flow
 PRECISION = 9  # digits of the numbers kept
 
 
@@ -54,7 +56,7 @@ class PlanFile:
     @property
     def source(self) -> str:
         """In words, for the note of a plan."""
-        runs = "1 run" if self.runs == 1 else f"{self.runs} runs"
+        runs = ("1 run" if self.runs == 1 else f"{self.runs} runs") + part_in_words(self.setup)
         return f"measured on {runs}, last on {self.dates[-1][:10]}, {self.name}"
 
 
@@ -62,6 +64,13 @@ def plans_folder() -> Path | None:
     """Where files of plans lie; None without ComfyUI. Looked up, not imported: tests and scripts have none."""
     paths = sys.modules.get("folder_paths")
     return Path(paths.get_user_directory(), *FOLDER) if paths else None
+
+
+def part_in_words(setup: Setup) -> str:
+    """Which part of a schedule it is, for one of two experts; empty for a whole one."""
+    first, last = setup.sigmas[0], setup.sigmas[-1]
+    whole = abs(last) <= ZERO and (not setup.flow or first > FULL_NOISE)
+    return "" if whole or setup.schedule.rises else f" of sigma {first:.3g} to {last:.3g}"
 
 
 # --- which file ---

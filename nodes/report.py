@@ -9,9 +9,12 @@ import torch
 from comfy_api.latest import io
 from PIL import Image, ImageDraw
 
-from ..bwcache_core.advice import parts_line, plan_line, speed, verdict
+from ..bwcache_core.advice import parts_line, plan_line, verdict
+from ..bwcache_core.experts import computed, evaluations, factor, together
+from ..bwcache_core.prospects import Prospects, prospects
 from ..bwcache_core.report import RunReport, RunStats
 from .apply import Stats
+from .events import plans_payload
 from .preview import shown
 from .schema import CATEGORY, schema
 
@@ -20,7 +23,8 @@ NOTHING_YET = "No run yet. Connect passthrough to something made by the sampler,
 REPLACED = "No run yet. Another BWCache Apply on the same model took the place of this one: connect its stats instead."
 NO_CHARTS = "Charts need matplotlib: python -m pip install matplotlib, with ComfyUI's Python."
 BLANK = (1200, 570)  # as large as a chart
-CHARTS = 3
+CHARTS = 4
+NOT_MEASURED = "Nothing was measured for such a run yet:\nuse BWCache Apply in mode measure, or BWCache Calibrate."
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +51,11 @@ class BWCacheReport(io.ComfyNode):
                     "stats", optional=True,
                     tooltip="The stats output of BWCache Apply. While that node is bypassed, this one only hands on.",
                 ),
+                Stats.Input(
+                    "other_stats", optional=True,
+                    tooltip="For a model of two experts, such as Wan 2.2: the stats of the other one. What both computed and saved "
+                    "together is told as well.",
+                ),
             ],
             outputs=[
                 io.AnyType.Output(display_name="passthrough", tooltip="What came in."),
@@ -71,25 +80,38 @@ class BWCacheReport(io.ComfyNode):
                     "block which blocks.",
                 ),
                 io.Image.Output(display_name="time_chart", tooltip="Seconds per step, computed against reused."),
+                io.Image.Output(
+                    display_name="plan_chart", tooltip="Where mode measure or BWCache Calibrate learned this model: what each "
+                    "speed-up is expected to cost, and which steps the automatic plan, the measured one and this run compute.",
+                ),
             ],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, passthrough, stats: RunStats | None = None) -> io.NodeOutput:
+    def execute(cls, passthrough, stats: RunStats | None = None, other_stats: RunStats | None = None) -> io.NodeOutput:
         runs = list(stats.runs) if stats is not None else []
         if not runs:
             return without_run(cls, passthrough, stats)
-        run, pictures = runs[-1], charts(runs[-1])
+        both = [runs[-1], *(list(other_stats.runs)[-1:] if other_stats else [])]
+        run, plans = runs[-1], prospects(runs[-1])
+        pictures, text = charts(run, plans), "\n".join(filter(None, [told(runs), together(both)]))
         if pictures:
-            on_node = shown(cls, told(runs), torch.cat(pictures[: 1 if run.plan else 2], dim=1))  # below each other
+            on_node = shown(cls, text, torch.cat(on_the_node(run, plans, pictures), dim=1))  # below each other
         else:
-            pictures, on_node = [written(NO_CHARTS)] * CHARTS, shown(cls, f"{told(runs)}\n{NO_CHARTS}")
+            pictures, on_node = [written(NO_CHARTS)] * CHARTS, shown(cls, f"{text}\n{NO_CHARTS}")
         if stats.newest is not None and stats.newest.report is run:
             on_node["bwcache_run"] = [stats.newest.payload(done=True)]
-        computed = sum(step.action == "compute" for step in run.steps)
-        factor, _ = speed(run) or (1.0, 0.0)
-        figures = (stats.to_json(), computed, run.evaluations, factor)
-        return io.NodeOutput(passthrough, verdict(run), run.plan, *figures, *pictures, ui=on_node)
+        if plans:
+            on_node["bwcache_plans"] = [plans_payload(plans)]
+        words = "\n".join(filter(None, [verdict(run), together(both)]))
+        figures = (stats.to_json(), computed(both), evaluations(both), factor(both))
+        return io.NodeOutput(passthrough, words, run.plan, *figures, *pictures, ui=on_node)
+
+
+def on_the_node(run: RunReport, plans: Prospects | None, pictures: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The pictures that its preview has room for."""
+    errors, steps, _, expected = pictures
+    return [errors, expected] if plans else [errors] if run.plan else [errors, steps]
 
 
 def told(runs: list[RunReport]) -> str:
@@ -115,14 +137,16 @@ def without_run(node: type[io.ComfyNode], passthrough, stats: RunStats | None) -
     return io.NodeOutput(passthrough, text, "", "[]", 0, 0, 1.0, *pictures, ui=shown(node, text))
 
 
-def charts(run: RunReport) -> list[torch.Tensor]:
-    """Three images (1, H, W, 3) of one size. None without matplotlib."""
+def charts(run: RunReport, plans: Prospects | None) -> list[torch.Tensor]:
+    """Four images (1, H, W, 3), the first three of one size. None without matplotlib."""
     try:
         from .charts import error_curve, pixels, reuse_map, step_times  # matplotlib is optional, and slow to load
+        from .plan_charts import expected
     except ModuleNotFoundError as error:
         logger.warning("BWCache Report draws no charts: %s. %s", error, NO_CHARTS)
         return []
-    return [image_of(pixels(draw(run))) for draw in (error_curve, reuse_map, step_times)]
+    pictures = [image_of(pixels(draw(run))) for draw in (error_curve, reuse_map, step_times)]
+    return [*pictures, image_of(pixels(expected(plans))) if plans else written(NOT_MEASURED)]
 
 
 def written(text: str) -> torch.Tensor:

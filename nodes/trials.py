@@ -135,6 +135,7 @@ class Bench:
         report, psnr = stats.runs[-1], latent_psnr(latent["samples"], uncached["samples"])
         if math.isnan(psnr):
             raise CalibrationError(f"The latent of seed {seed} holds NaN or infinity. Check the model's precision.")
+        report.planner = self._planner
         report.plan_note = f"{plan.note}, tried by BWCache Calibrate"
         return report, psnr
 

@@ -139,8 +139,9 @@ function styles() {
 }
 
 /** A report that ComfyUI had kept comes without the run's events: it brings the run for the live view along. */
-function showReport(view, { text, bwcache_run: [run] = [] }) {
+function showReport(view, { text, bwcache_run: [run] = [], bwcache_plans: [plans = null] = [] }) {
   if (text) view.show(Array.isArray(text) ? text.join("") : String(text));
+  view.plans.show(plans);
   view.told ||= Boolean(text);
   if (run && !runs.has(keyOf(run))) receive(run);
 }

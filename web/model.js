@@ -64,7 +64,30 @@ export function columnCount(run) {
  * @returns {boolean}
  */
 export function isPlanned(run, step) {
-  return !run.planned.length || run.planned.some(([first, last]) => first <= step && step <= last);
+  return !run.planned.length || isIn(run.planned, step);
+}
+
+/**
+ * @param {[number, number][]} ranges first and last of each
+ * @param {number} step
+ */
+export function isIn(ranges, step) {
+  return ranges.some(([first, last]) => first <= step && step <= last);
+}
+
+/**
+ * What a person reads of one step of a plan: "measured, step 7: reused, expected error 0.12, sigma 0.83".
+ * @param {{sigmas: number[]}} plans
+ * @param {{name: string, computed: [number, number][], errors: (number|null)[]}} strip
+ * @param {number} step
+ * @returns {string}
+ */
+export function describePlanned(plans, strip, step) {
+  const error = strip.errors[step];
+  const kind = strip.name === "ran" ? "error" : "expected error";
+  const measured = Number.isFinite(error) ? `, ${kind} ${number(error)}` : "";
+  const done = isIn(strip.computed, step) ? "computed" : "reused";
+  return `${strip.name}, step ${step}: ${done}${measured}, sigma ${number(plans.sigmas[step])}`;
 }
 
 /**

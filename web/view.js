@@ -5,6 +5,8 @@ import {
   LIGHT, limitShare, limits, mix, mostChange, number, progress, shadeOf, ticks, valueName,
 } from "./model.js";
 
+import { PlanStrips } from "./plans.js";
+
 const SHARPNESS = 2; // canvas pixels per CSS pixel at least: the canvas stays sharp when the graph is zoomed
 const REST = { rows: 1, columns: 20 }; // the empty strip before the first run
 const FONT = "10px system-ui, sans-serif";
@@ -133,6 +135,8 @@ export class ReportView {
     this.told = false; // of a run
     this.element = make("div", "bwcache-report");
     this.lines = this.element.appendChild(make("div", "bwcache-lines"));
+    this.plans = new PlanStrips();
+    this.element.append(this.plans.element);
     this.show(invitation);
   }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations, pairwise
 
 import pytest
@@ -16,6 +17,7 @@ from bwcache_pack.bwcache_core.planning import (
     Planner,
     Spans,
     expected_error,
+    forecast_errors,
     gains,
     gains_by_width,
     measured_plan,
@@ -67,7 +69,8 @@ def test_what_a_span_costs_by_hand():
     kept = spans.after(spans.after(None, 0), 1)
     assert spans.measured(kept) == pytest.approx([0.0, 0.25**2, 0.95**2, 2.3**2])
     assert spans.cost((0, 1, 4)) == pytest.approx(0.95**2)
-    assert expected_error(spans.knowledge, five, (0, 1, 4)) == pytest.approx(0.95)
+    alike = replace(spans.knowledge, course=replace(spans.course, gains=tuple(-width for width in five.widths)))
+    assert expected_error(alike, five, (0, 1, 4)) == pytest.approx(0.95)
 
 
 def test_the_first_output_alone_is_repeated():
@@ -174,3 +177,11 @@ def test_a_planner_plans_each_speedup_as_if_it_were_the_only_one():
     knowledge, planner = known(random_walk(), runs=2), Planner(known(random_walk(), runs=2), TEN)
     for speedup in (3.0, 1.5, 2.0, 3.0):
         assert planner.candidates(speedup) == Planner(knowledge, TEN).candidates(speedup)
+
+
+def test_errors_of_the_forecasts_of_a_plan_by_hand():
+    """Outputs 1, 2, 4, 4, 0: step 1 repeats 1 for 2. Computed at 0 and 2, the share is not known yet: half of the line, 4.75 at
+    step 3 for 4. The last has nothing to be off from."""
+    knowledge, five = known([[1.0], [2.0], [4.0], [4.0], [0.0]], five := Schedule(TEN.sigmas[:6])), five
+    assert forecast_errors(knowledge, five, (0, 2)) == [None, pytest.approx(0.5), None, pytest.approx(0.75 / 4), None]
+    assert forecast_errors(knowledge, five, range(5)) == [None] * 5

@@ -73,6 +73,7 @@ def test_forecast_uses_what_was_measured_and_names_it(lab, folder, swinging):
     lab.sample(cached.model)
     report = cached.report
     assert "measured on 2 runs, last on 20" in report.plan_note and path.name in report.plan_note
+    assert measured.report.planner.knowledge.runs == report.planner.knowledge.runs == 2
     computed = [step.step for step in report.steps if step.action == "compute"]
     assert computed == report.planned and len(computed) == STEPS / 2
     assert path.read_bytes() == before, "a run never changes a plan"
@@ -141,6 +142,28 @@ def test_runs_of_one_condition_and_of_windows_of_a_schedule_are_told_apart(lab, 
     lab.sample(measured.model, steps=16, first=8)
     assert [run.measured_runs for run in measured.stats.runs] == [1, 1, 1]
     assert len(list(folder.iterdir())) == 3
+
+
+@pytest.mark.comfyui
+@pytest.mark.family("wan21_t2v")
+def test_two_experts_are_measured_in_the_run_that_is_done_anyway_and_told_as_one(lab, swinging, monkeypatch, tmp_path):
+    """As Wan 2.2 is sampled: each expert its part of the steps, with a BWCache Apply of its own."""
+    import folder_paths
+
+    from bwcache_pack.nodes.report import BWCacheReport
+
+    monkeypatch.setattr(folder_paths, "get_temp_directory", lambda: str(tmp_path / "temp"))
+    high, low = measuring(lab), measuring(lab)
+    lab.sample(high.model, steps=16, last=8)
+    lab.sample(low.model, steps=16, first=8)
+    assert "Measured on 1 run" in verdict(high.report) and "Measured on 1 run" in verdict(low.report)
+    high, low = forecasting(lab, threshold=10.0), forecasting(lab, threshold=10.0)
+    lab.sample(high.model, steps=16, last=8)
+    lab.sample(low.model, steps=16, first=8)
+    for cached in (high, low):
+        assert "measured on 1 run of sigma " in cached.report.plan_note and len(cached.report.planned) == 4
+    told = BWCacheReport.execute(1, low.stats, high.stats)
+    assert "Both experts: 8 of 16 steps were computed" in told.args[1] and told.args[4:6] == (8, 16)
 
 
 @pytest.mark.family("wan21_t2v")

@@ -65,6 +65,21 @@ def test_report_tells_of_picture_and_sound(nodes):
     assert told["steps"][1]["parts"] == {"picture": 0.04, "sound": 0.2}
 
 
+def test_what_was_measured_is_drawn_with_the_plans_beside_what_ran(nodes):
+    from bwcache_pack.bwcache_core.planning import Planner
+    from bwcache_pack.tests.core.test_prospects import TWENTY, knowledge
+
+    run = forecast("c" + "r" * 19, planned="cr" * 10, steps_total=20, planner=Planner(knowledge(), TWENTY))
+    result = nodes["report"].execute(1, stats_of(run))
+    [plans] = result.ui["bwcache_plans"]
+    assert [strip["name"] for strip in plans["strips"]] == ["automatic", "measured", "ran"]
+    assert plans["strips"][2]["computed"] == [[0, 0]] and len(plans["sigmas"]) == 20
+    json.dumps(plans, allow_nan=False)
+    assert outputs_by_name(nodes["report"], result)["plan_chart"].shape[::3] == (1, 3)
+    plain = nodes["report"].execute(1, stats_of(forecast("cr" * 10)))
+    assert "bwcache_plans" not in plain.ui
+
+
 def test_no_speed_is_told_where_nothing_was_reused_or_another_cache_is_on_the_model(nodes):
     for run in (forecast("c" * 9), forecast("cr" * 9, rivals=["EasyCache"])):
         assert outputs_by_name(nodes["report"], nodes["report"].execute(1, stats_of(run)))["speedup"] == 1.0

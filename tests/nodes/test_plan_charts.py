@@ -7,8 +7,9 @@ from matplotlib.colors import to_hex
 
 from bwcache_pack.bwcache_core.calibration import AUTOMATIC, MEASURED, Choice, Trial, verdict_on
 from bwcache_pack.bwcache_core.plan import Plan
+from bwcache_pack.bwcache_core.prospects import Prospects, Strip
 from bwcache_pack.nodes.charts import COMPUTED, GROUND, REUSED
-from bwcache_pack.nodes.plan_charts import COLOURS, frontier, pixels
+from bwcache_pack.nodes.plan_charts import COLOURS, expected, frontier, pixels
 
 PLANS = {2.0: Plan((0, 1, 3, 6, 9), 10), 3.0: Plan((0, 4, 9), 10)}
 
@@ -59,3 +60,16 @@ def test_the_key_names_what_is_there(figure):
 def test_it_draws_in_the_size_of_the_other_charts(figure):
     picture = pixels(figure)
     assert picture.shape[1] == 1200 and picture.shape[0] > 570 and len(set(picture[::7, ::7].reshape(-1).tolist())) > 5
+
+
+def test_what_is_expected_is_a_curve_for_each_kind_of_plan_over_strips_with_what_ran():
+    plans = {"automatic": (0, 2), "measured": (0, 3), "ran": (0, 1, 2)}
+    strips = tuple(Strip(name, computes, (None,) * 4) for name, computes in plans.items())
+    curves = {AUTOMATIC: [(1.5, 3.0), (2.0, 0.0)], MEASURED: [(1.5, 4.0), (2.0, 1.0)]}
+    curve, *rows = axes_of(expected(Prospects((1.0, 0.8, 0.6, 0.3), strips, curves)))
+    drawn = {line.get_color(): list(zip(line.get_xdata(), line.get_ydata(), strict=True)) for line in curve.lines[:2]}
+    assert drawn == {COLOURS[kind]: points for kind, points in curves.items()}
+    assert [row.get_ylabel() for row in rows] == ["automatic", "measured", "ran"]
+    assert [to_hex(bar.get_facecolor()) for bar in rows[2].patches] == [COMPUTED, COMPUTED, COMPUTED, REUSED]
+    nothing = axes_of(expected(Prospects((1.0, 0.8, 0.6, 0.3), strips, {})))[0]
+    assert "no error is expected" in [text.get_text() for text in nothing.texts]

@@ -50,6 +50,15 @@ def test_what_a_run_taught_is_found_again(folder):
     assert the_file(folder).name.startswith("WanModel_10_euler_")
 
 
+def test_the_part_of_a_schedule_that_an_expert_samples_is_named(folder):
+    for sigmas in (SIGMAS[:6], SIGMAS[5:]):
+        setup = replace(SETUP, sigmas=sigmas)
+        remember(setup, taught(sigmas=sigmas[:-1]))
+    high, low = (found(replace(SETUP, sigmas=sigmas)).knowledge.source for sigmas in (SIGMAS[:6], SIGMAS[5:]))
+    assert high.startswith("measured on 1 run of sigma 1 to 0.5, last on") and "of sigma 0.5 to 0, last on" in low
+    assert len(list(folder.iterdir())) == 2 and found().knowledge is None
+
+
 def test_runs_add_up(folder):
     assert [remember(SETUP, taught(scale)) for scale in (1.0, 2.0, 6.0)] == [1, 2, 3]
     known = found().knowledge

@@ -294,6 +294,15 @@ group("plans that were measured", () => {
     assert.equal(model.headline(runOf(event(null, { plan_note: "automatic: measured on 2 runs" }))), "Plan: 4 of 6 steps computed");
   });
 
+  test("say of a step what it is, its sigma, and the error of its forecast", () => {
+    const plans = { sigmas: [1, 0.8123, 0.5] };
+    const planned = { name: "measured", computed: [[0, 0], [2, 2]], errors: [null, 0.12345, null] };
+    assert.equal(model.describePlanned(plans, planned, 1), "measured, step 1: reused, expected error 0.123, sigma 0.812");
+    assert.equal(model.describePlanned(plans, planned, 2), "measured, step 2: computed, sigma 0.5");
+    const ran = { name: "ran", computed: [[0, 2]], errors: [null, null, 0.02] };
+    assert.equal(model.describePlanned(plans, ran, 2), "ran, step 2: computed, error 0.02, sigma 0.5");
+  });
+
   test("cost what calibration.py says", () => {
     assert.equal(model.calibrationCost({ seeds: 2, trials: 2, speedups: "2 4" }), 6);
     assert.equal(model.calibrationCost({ seeds: 1, trials: 4, speedups: "2x, 2" }), 1 + 3 + 4);

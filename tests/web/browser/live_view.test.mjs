@@ -347,6 +347,12 @@ test("what was measured is used, and named, when the mode is set to forecast", a
   const [plan, file] = told.match(/Plan: ([\d -]+\/12@8) \(.*measured on 2 runs, last on \d{4}-\d\d-\d\d, (\w\S+\.json)/).slice(1);
   assert.ok(plan && file.startsWith("WanModel_12_euler"), told);
   assert.match(await comfy.run(() => document.querySelector(".bwcache-report").textContent), new RegExp(file));
+  assert.equal(await comfy.page.locator(".bwcache-plans-row").count(), 3);
+  const reused = comfy.page.locator(".bwcache-plans-row").nth(1).locator("[data-kind=reused]");
+  assert.equal(await reused.count(), 6);
+  await reused.first().hover();
+  assert.match(await comfy.page.locator(".bwcache-plans-text").textContent(), /^measured, step \d+: reused, expected error [\d.]+, sigma/);
+  await comfy.page.mouse.move(5, 5);
 });
 
 test("BWCache Calibrate says beforehand what it will take, and its plan goes into BWCache Apply", async () => {
