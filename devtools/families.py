@@ -117,7 +117,7 @@ def two_experts(graph: Graph, models: dict[str, Link], conditions: tuple[Link, L
     shared = {"positive": positive, "negative": negative, "noise_seed": seed, "steps": steps, "cfg": 3.5,
               "sampler_name": "euler", "scheduler": "simple"}  # fmt: skip
     graph.lowered |= {4: SAMPLER_TOP}
-    latents = {"": latent, " (plain)": latent}
+    latents, other = {"": latent, " (plain)": latent}, {}
     for name in ("high", "low"):
         model, stats = cached(graph, 3, models[name], f"BWCache Apply ({name} noise)")
         first = name == "high"
@@ -129,7 +129,8 @@ def two_experts(graph: Graph, models: dict[str, Link], conditions: tuple[Link, L
             title = f"Sampler (plain, {name} noise)"
             plain = {"model": models[name], "latent_image": latents[" (plain)"]}
             latents[" (plain)"] = graph.add(4 if first else 5, "KSamplerAdvanced", title, **plain, **part, **shared)["LATENT"]
-        through = report(graph, 5, stats, latents[""], f"BWCache Report ({name} noise)")["passthrough"]
+        through = report(graph, 5, stats, latents[""], f"BWCache Report ({name} noise)", **other)["passthrough"]
+        other = {"other_stats": stats}  # the second report tells of both
     images = decoded(graph, 6, (through, latents[" (plain)"]), vae)
     saved(graph, 6, images, 16, prefix)
 

@@ -15,11 +15,12 @@ from PIL import Image, ImageDraw
 
 from ..bwcache_core.calibration import request_of
 from ..bwcache_core.config import PER_BLOCK, BlockConfig, ForecastConfig
+from ..bwcache_core.prospects import prospects
 from ..bwcache_core.report import RunReport
 from ..hosts.embedded import SAMPLERS, TinyGuider
 from ..hosts.runs import EmbeddedHost, Job, noise_of, run
 from ..nodes.charts import error_curve, pixels, reuse_map, step_times
-from ..nodes.plan_charts import frontier
+from ..nodes.plan_charts import expected, frontier
 from ..nodes.quality import heat_map, measure
 from ..nodes.trials import Bench, Outcome, calibrate
 from ..zoo.models import open_model
@@ -57,11 +58,13 @@ def main() -> None:
 
 
 def draw_calibration(host: EmbeddedHost, plain: torch.Tensor, rows: Image.Image) -> None:
-    verdict = calibrated(host).verdict
-    by_measure = run(host, JOB, ForecastConfig(plan=verdict.best[-2].plan.text))
+    outcome = calibrated(host)
+    plans = expected(prospects(outcome.reports[-1]))
+    small_colours(Image.fromarray(pixels(plans))).save(DOCS / "plans.png", optimize=True)
+    by_measure = run(host, JOB, ForecastConfig(plan=outcome.verdict.chosen.plan.text))
     measured = comparison(plain, by_measure.clip, by_measure.report)
-    card(measured, error_curve(by_measure.report)).save(EXAMPLES / "BWCache Measure then render.jpg", quality=80)
-    chart = frontier(verdict)
+    card(measured, plans).save(EXAMPLES / "BWCache Measure then render.jpg", quality=80)
+    chart = frontier(outcome.verdict)
     small_colours(Image.fromarray(pixels(chart))).save(DOCS / "calibrate.png", optimize=True)
     card(rows, chart).save(EXAMPLES / "BWCache Calibrate.jpg", quality=80)
 

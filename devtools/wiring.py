@@ -89,8 +89,8 @@ def cached(graph: Graph, column: int, model: Link, title: str = "", **settings) 
     return apply["model"], apply["stats"]
 
 
-def report(graph: Graph, column: int, stats: Link, latent: Link, title: str = "") -> Node:
-    node = graph.add(column, "BWCacheReport", title, REPORT_HEIGHT, passthrough=latent, stats=stats)
+def report(graph: Graph, column: int, stats: Link, latent: Link, title: str = "", **more: Link) -> Node:
+    node = graph.add(column, "BWCacheReport", title, REPORT_HEIGHT, passthrough=latent, stats=stats, **more)
     node.width = REPORT_WIDTH
     return node
 
