@@ -18,7 +18,6 @@ const FOLDER = resolve(process.argv[2] ?? "out/first-minutes");
 const NAME = "comfyui-bwcache"; // the folder that a git clone makes
 const SETTINGS = { "Comfy.Minimap.Visible": false, "Comfy.NodeBadge.NodeSourceBadgeMode": "None" };
 const LIMIT = 120_000; // milliseconds
-const TALLEST = 900; // the report's node, with room for its chart
 
 const began = Date.now();
 const told = [];
@@ -55,7 +54,7 @@ const server = await startServer({
 let comfy;
 try {
   tell("ComfyUI answers");
-  comfy = await openComfy(server.url, { settings: SETTINGS, width: 1750, height: 980 });
+  comfy = await openComfy(server.url, { settings: SETTINGS, width: 1920, height: 1080 });
   tell("the page is there");
   await openTemplate(comfy.page, "BWCache TinyWan");
   tell("the template is open");

@@ -9,7 +9,8 @@ import { LiveView, ReportView } from "./view.js";
 const EVENT = "bwcache.step";
 const SETTING = "BWCache.LiveView";
 const HEIGHTS = { BWCacheApply: 210, BWCacheReport: 140, BWCacheCompare: 84, BWCacheCalibrate: 150 };
-const TALLEST_TEXT = 190; // the rest of a node is for its pictures
+const TALLEST_TEXT = 240; // the rest of a node is for its pictures
+const MARGIN = 20; // that the canvas leaves above and below a widget
 const WITH_MODES = ["BWCacheApply", "BWCacheApplyRaylight"];
 const NOT_RUN = [2, 4]; // modes of a node that is muted or bypassed
 const INVITATIONS = {
@@ -98,7 +99,7 @@ function addView(node, view) {
     serialize: false,
     hideOnZoom: false,
     hideInPanel: true, // the properties panel would list it as an input, and move it there
-    getMinHeight: () => height,
+    getMinHeight: () => Math.min(Math.max(height, (view.wanted ?? 0) + MARGIN), TALLEST_TEXT),
     ...(view instanceof ReportView ? { getMaxHeight: () => TALLEST_TEXT } : {}),
     getValue: () => "",
     setValue: () => {},
@@ -114,7 +115,7 @@ function addView(node, view) {
     view.element.removeEventListener("wheel", zoomGraph);
     view.dispose?.();
   });
-  if (view instanceof ReportView) after(node, "onExecuted", (output) => showReport(view, output ?? {}));
+  if (view instanceof ReportView) after(node, "onExecuted", (output) => showReport(node, view, output ?? {}));
   if (node.comfyClass === "BWCacheCalibrate") foretellCost(node, view);
 }
 
@@ -139,11 +140,14 @@ function styles() {
 }
 
 /** A report that ComfyUI had kept comes without the run's events: it brings the run for the live view along. */
-function showReport(view, { text, bwcache_run: [run] = [], bwcache_plans: [plans = null] = [] }) {
+function showReport(node, view, { text, bwcache_run: [run] = [], bwcache_plans: [plans = null] = [] }) {
   if (text) view.show(Array.isArray(text) ? text.join("") : String(text));
   view.plans.show(plans);
   view.told ||= Boolean(text);
   if (run && !runs.has(keyOf(run))) receive(run);
+  const [width, height] = node.size;
+  node.setSize([width, Math.max(height, node.computeSize()[1])]); // a longer text would be cut off
+  node.setDirtyCanvas(true, true);
 }
 
 /** In the classic canvas the wheel over a widget would do nothing: it zooms the graph, as beside the widget. */

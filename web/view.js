@@ -14,6 +14,7 @@ const INVITATION = "Queue a prompt to watch it work";
 const BYPASSED = "No cache on this run: the node is bypassed";
 const SHADE = 0.6; // of what ran, on its ramp
 const MOST_KEYS = 4; // of the legend
+const PADDING = 20; // above and below a report's text with its border, as in bwcache.css
 
 /** Shows a Run (model.js). One per node: connect() it when the node is added, dispose() when it is removed. */
 export class LiveView {
@@ -145,6 +146,11 @@ export class ReportView {
     const [first, ...rest] = text.split("\n");
     this.lines.replaceChildren(make("div", "bwcache-verdict", first));
     for (const line of rest.filter(Boolean)) this.lines.append(make("div", "bwcache-line", line));
+  }
+
+  /** Pixels that all of it takes; little while it is not on a page. */
+  get wanted() {
+    return [...this.element.children].reduce((sum, part) => sum + (part.offsetHeight ?? 0), PADDING);
   }
 }
 

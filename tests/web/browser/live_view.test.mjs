@@ -59,6 +59,11 @@ async function set(name, value) {
   }, [name, value]);
 }
 
+/** A prompt with a comparison, too: every node that has a view. */
+function everyView(options) {
+  return { ...prompt(options), 9: { class_type: "BWCacheCompare", inputs: { reference: ["7", 0], other: ["8", 0], full_scale: 0.1 } } };
+}
+
 /** Values of a node's widgets by name, as a user sees them. */
 function values(id) {
   return comfy.run((wanted) => {
@@ -152,6 +157,20 @@ test("the properties panel lists no input for the view", async () => {
     return [view.options.hideInPanel, view.options.serialize, view.serialize];
   });
   assert.deepEqual(listed, [true, false, false]);
+});
+
+test("no view reaches over the border of its node, and a report shows all of its text", async () => {
+  await comfy.openPrompt(everyView({ steps: 10 }));
+  assert.deepEqual(await comfy.spills(), []);
+  await comfy.ended(await comfy.queue());
+  await comfy.waitForState("done");
+  await comfy.settle();
+  assert.deepEqual(await comfy.spills(), []);
+  const hidden = await comfy.run(() => {
+    const { scrollHeight, clientHeight } = document.querySelector(".bwcache-report");
+    return scrollHeight - clientHeight;
+  });
+  assert.ok(hidden <= 0, `${hidden} pixels`);
 });
 
 test("settings that cannot be are refused before anything is loaded, with one text", async () => {
@@ -422,14 +441,17 @@ test("the panel follows the theme", async () => {
 test("in Nodes 2.0", async () => {
   await comfy.configure({ "Comfy.VueNodes.Enabled": true });
   await comfy.load();
-  await comfy.openPrompt(prompt({ steps: 10 }));
+  await comfy.openPrompt(everyView({ steps: 10 }));
   await comfy.page.waitForSelector("[data-node-id='3'] .bwcache-view");
   assert.equal((await comfy.view()).state, "rest");
+  assert.deepEqual(await comfy.spills(), []);
   await comfy.ended(await comfy.queue());
   await comfy.waitForState("done");
   await comfy.settle();
   const { headline, width, height } = await comfy.view();
   assert.match(headline, LINE);
-  assert.ok(width > 250 && height > 150);
+  const scale = await comfy.run(() => window.app.canvas.ds.scale);
+  assert.ok(width > 280 * scale && height > 170 * scale, `${width} ${height}`);
+  assert.deepEqual(await comfy.spills(), []);
   assert.ok((await comfy.colours()).amber > 100);
 });
