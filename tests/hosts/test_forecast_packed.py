@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from bwcache_pack.bwcache_core.advice import parts_line
 from bwcache_pack.tests.hosts.calls import Calls, Truth
@@ -29,6 +30,20 @@ def test_the_templates_of_minimax_halve_their_work(comfyui):
     assert 0.0 < watched.worst < 0.25
     assert report.plan.endswith("/20@12")
     assert torch.isfinite(latents).all()
+
+
+def test_a_checkpoint_of_minimax_is_detected_and_halved(comfyui):
+    """A file of it, as a user loads it: with nothing but the names and shapes of its tensors."""
+    lab = small_lab(comfyui, "minimax_h3")
+    save_file(lab.module().state_dict(), comfyui.folder / "tiny_minimax_h3.safetensors")
+    model = comfyui.nodes.UNETLoader().load_unet("tiny_minimax_h3.safetensors", "default")[0]
+    assert type(model.model).__name__ == "MiniMaxH3"
+    plain = lab.sample(model, steps=20, sampler="res_multistep")
+    assert torch.isfinite(plain).all()
+    off, on = lab.cached(model.clone(), speedup=1.0), lab.cached(model.clone(), speedup=2.0)
+    assert difference(lab.sample(off.model, steps=20, sampler="res_multistep"), plain) == 0.0
+    assert difference(lab.sample(on.model, steps=20, sampler="res_multistep"), plain) > 0.0
+    assert (on.report.evaluations, on.report.evaluations_reused) == (20, 10)
 
 
 def shaken(lab, part: int, strength: float):
