@@ -28,7 +28,7 @@ from ..bwcache_core.track import Call, Scale
 from .guard import FAILED, Guard
 from .identity import Setup, setup_of
 from .plans import find, remember
-from .rivals import rival_caches
+from .rivals import put_on, rival_caches
 from .sampler_response import sampler_response
 
 KEY = "bwcache"
@@ -155,7 +155,7 @@ def _predict_noise(executor, *args, **kwargs):
         begun = guard.run(_begin, run, *args, **kwargs)
     result = executor(*args, **kwargs)
     if begun is not FAILED:
-        guard.run(run.end, result)
+        guard.run(_end, run, result)
     return result
 
 
@@ -163,6 +163,14 @@ def _begin(run: ForecastRun, /, x: torch.Tensor, timestep: torch.Tensor, model_o
     if not run.report.steps and not run.stopped:
         _follow(run, model_options or {})
     run.begin(timestep, x)
+
+
+def _end(run: ForecastRun, /, result: object) -> None:
+    """Some guiders return one denoised latent for the sampler and others for a use of their own."""
+    first = result[0] if isinstance(result, (tuple, list)) and result else result
+    if not isinstance(first, torch.Tensor):
+        raise TypeError(f"the guider returned {type(result).__name__}, expected a denoised latent")
+    run.end(first)
 
 
 def _follow(run: ForecastRun, model_options: Mapping) -> None:
@@ -344,10 +352,9 @@ def inner_module(patcher) -> torch.nn.Module:
 
 
 def rivals_of(guider, sampler, module: torch.nn.Module) -> list[str]:
-    """Other caches on the same model, in its options, in the sampler, or in the place of its forward. Decides nothing."""
-    function, forward = getattr(sampler, "sampler_function", None), vars(module).get("forward")
+    """Other caches on the same model, in its options, in the sampler, or put on the model. Decides nothing."""
     try:
-        return rival_caches(guider.model_options, function, forward)
+        return rival_caches(guider.model_options, getattr(sampler, "sampler_function", None), *put_on(guider.model_patcher, module))
     except Exception as error:  # options that are not as ComfyUI's
         logger.info("BWCache did not look for other caches: %s", described(error))
         return []

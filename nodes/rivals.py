@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+WAVESPEED, FIRST_BLOCK = "WaveSpeed's first block cache", "a first block cache"
+HOOKS = ("_forward_hooks", "_forward_pre_hooks")  # of torch.nn.Module
 NAMES = {
     "easycache": "EasyCache",
     "lazycache": "LazyCache",
     "teacache": "TeaCache",
     "magcache": "MagCache",
-    "fbcache": "WaveSpeed's first block cache",
-    "wavespeed": "WaveSpeed's first block cache",
+    "wavespeed": WAVESPEED,
+    "fbcache": FIRST_BLOCK,
     "cachedit": "CacheDiT",
     "cache_dit": "CacheDiT",
     "taylorseer": "TaylorSeer",
@@ -29,12 +31,24 @@ def rival_caches(model_options: Mapping, *functions: object) -> list[str]:
     """Names of the caches that are found on a model, in a fixed order.
 
     model_options: of the guider of a run. functions: what else a cache may have taken the place of: the sampler's function,
-    the forward of the model.
+    and what `put_on` finds.
     """
     text = " ".join(origins(model_options, functions)).lower().replace("-", "_")
     compact = text.replace("_", "")
     found = [name for word, name in NAMES.items() if word in text or word.replace("_", "") in compact]
+    if WAVESPEED in found and FIRST_BLOCK in found:
+        found.remove(FIRST_BLOCK)  # its own
     return list(dict.fromkeys(found))
+
+
+def put_on(patcher, module: object) -> list[object]:
+    """Functions that were put on a diffusion model, in the place of its own or as hooks, on the model around it, or in the
+    ModelPatcher's list of objects to replace."""
+    owners = [vars(owner) for owner in (module, getattr(patcher, "model", None)) if hasattr(owner, "__dict__")]
+    hooks = [hook for name in HOOKS for hook in getattr(module, name, {}).values()]
+    patches = list(getattr(patcher, "object_patches", {}).values())
+    values = [value for owner in owners for value in owner.values()]
+    return [value for value in [*values, *hooks, *patches] if callable(value) and not hasattr(value, "state_dict")]
 
 
 def origins(model_options: Mapping, functions: tuple) -> Iterator[str]:

@@ -397,3 +397,38 @@ def test_a_guider_that_goes_round_the_hooks_runs_plainly_and_the_report_says_so(
     assert difference(latents["cached"], latents["plain"]) == 0.0
     assert cached.report.finished and cached.report.evaluations == 0
     assert "past the cache" in verdict(cached.report)
+
+
+@pytest.mark.parametrize("kind", ["pair", "none"])
+def test_a_guider_may_return_more_than_one_latent(lab, kind):
+    """LanPaint's, for a sampler of its own: one at each of two strengths of guidance. Where it returns no latent at all, the
+    cache gives up and says so."""
+    import comfy.samplers
+
+    class Guider(comfy.samplers.CFGGuider):
+        def predict_noise(self, x, timestep, model_options={}, seed=None):  # noqa: B006 - ComfyUI's own signature
+            result = super().predict_noise(x, timestep, model_options, seed)
+            return (result, 2.0 * result) if kind == "pair" else {"x": result}
+
+    def euler(model, x, sigmas, extra_args=None, **options):
+        for sigma, following in pairwise(sigmas.tolist()):
+            made = model(x, x.new_full((len(x),), sigma), **extra_args)
+            x = euler_step(x, made[0] if kind == "pair" else made["x"], sigma, following)
+        return x
+
+    def sample(model):
+        guider = Guider(model)
+        guider.set_conds(*lab.prompts())
+        guider.set_cfg(4.0)
+        noise = lab.noise()
+        with torch.inference_mode():
+            return guider.sample(noise, torch.zeros_like(noise), comfy.samplers.KSAMPLER(euler), lab.sigmas(steps=STEPS), disable_pbar=True)
+
+    cached, usual = lab.cached(speedup=2.0, corrector=False), lab.cached(speedup=2.0, corrector=False)
+    latents, plain = sample(cached.model), sample(lab.plain)
+    if kind == "none":
+        assert difference(latents, plain) == 0.0
+        assert "the guider returned dict" in cached.report.warnings[0]
+    else:
+        assert difference(latents, lab.sample(usual.model, steps=STEPS)) == 0.0
+        assert cached.report.evaluations_reused == STEPS / 2 and cached.report.warnings == []

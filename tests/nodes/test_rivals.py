@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from bwcache_pack.nodes.rivals import rival_caches
+from bwcache_pack.nodes.rivals import put_on, rival_caches
 
 
 def made(module: str, name: str = "wrapper"):
@@ -23,6 +25,19 @@ def wrapped(key: str, function=None) -> dict:
     return {"transformer_options": {"wrappers": {"diffusion_model": {key: [function or made("pack")]}}}}
 
 
+def option(key: str) -> dict:
+    return {"transformer_options": {key: {}}}
+
+
+def block_patch(function) -> dict:
+    return {"transformer_options": {"patches_replace": {"dit": {("double_block", 0): function}}}}
+
+
+def packed(folder: str, name: str = "wrapper"):
+    """As ComfyUI names modules of custom nodes: by their whole path."""
+    return made(f"/srv/ComfyUI/custom_nodes/{folder}", name)
+
+
 FOUND = [
     # options of the model, functions, names
     ({}, (), []),
@@ -30,14 +45,22 @@ FOUND = [
     (wrapped("easycache"), (), ["EasyCache"]),
     (wrapped("lazycache"), (), ["LazyCache"]),
     (wrapped("teacache"), (), ["TeaCache"]),  # Raylight's
-    (wrapped("x", partial(made("custom_nodes.ComfyUI-MagCache.nodes"), 1)), (), ["MagCache"]),
-    ({"model_function_wrapper": made("custom_nodes.ComfyUI-TeaCache.nodes", "outer.unet_wrapper")}, (), ["TeaCache"]),
-    ({"transformer_options": {"patches_replace": {"dit": {("double_block", 0): made("wavespeed.fbcache_nodes")}}}}, (),
-     ["WaveSpeed's first block cache"]),
-    ({}, (made("custom_nodes.cache_dit.hooks", "forward"),), ["CacheDiT"]),
-    ({}, (made("custom_nodes.comfyui-fsampler.sampler", "sample_fsampler"),), ["FSampler"]),
-    ({}, (made("custom_nodes.spectrum.forecast"),), ["Spectrum"]),
-    ({}, (made("custom_nodes.MiniMaxH3-AdaptiveCache.nodes"),), ["an adaptive cache"]),
+    ({"model_function_wrapper": packed("ComfyUI-TeaCache.nodes", "TeaCache.apply.<locals>.unet_wrapper")}, (), ["TeaCache"]),
+    (option("tea_cache_attr"), (), ["TeaCache"]),  # of Patches_ll
+    (wrapped("x", partial(packed("ComfyUI-MagCache.nodes"), 1)), (), ["MagCache"]),
+    ({"model_function_wrapper": packed("Comfy-WaveSpeed.fbcache_nodes")}, (), ["WaveSpeed's first block cache"]),
+    (block_patch(made("wavespeed.fbcache_nodes")), (), ["WaveSpeed's first block cache"]),
+    (option("fb_cache_attr"), (), ["a first block cache"]),  # of Patches_ll
+    ({}, (packed("ComfyUI-CacheDiT.nodes_wan", "patch.<locals>.cached_forward"),), ["CacheDiT"]),
+    (wrapped("cache_dit_wan"), (), ["CacheDiT"]),
+    ({}, (packed("comfyui-fsampler.sampler", "sample_fsampler"),), ["FSampler"]),
+    ({"model_function_wrapper": packed("ComfyUI-TaylorSeer.nodes")}, (), ["TaylorSeer"]),
+    ({"model_function_wrapper": packed("comfyui-meancache-z.patch.model_patch", "meancache_wrapper_function")}, (), ["MeanCache"]),
+    ({"model_function_wrapper": packed("ComfyUI-Spectrum-KSampler.spectrum", "spectrum_wrapper")}, (), ["Spectrum"]),
+    ({}, (packed("ComfyUI-Spectrum-WAN-Proper.comfyui_spectrum_wan.wan", "wrapped_forward_orig"),), ["Spectrum"]),
+    (wrapped("spectrum_h3"), (), ["Spectrum"]),
+    ({}, (packed("ComfyUI-MiniMaxH3-AdaptiveCache.nodes"),), ["an adaptive cache"]),
+    ({}, (packed("ComfyUI-MiniMaxH3-TeaCache.nodes"),), ["TeaCache"]),
     ({}, (made("/home/me/teacache_test/ComfyUI/custom_nodes/KJNodes.nodes"),), []),  # the user's own folder
     ({}, (made("p" * 300 + ".custom_nodes." + "q" * 300 + ".easycache"),), ["EasyCache"]),
 ]  # fmt: skip
@@ -46,3 +69,29 @@ FOUND = [
 @pytest.mark.parametrize(("options", "functions", "names"), FOUND)
 def test_a_rival_is_named_by_what_it_leaves(options, functions, names):
     assert rival_caches(options, *functions) == names
+
+
+@pytest.mark.parametrize("slot", ["forward", "forward_orig", "hook", "base model", "object patch"])
+def test_whatever_is_put_on_a_model_is_looked_at(slot):
+    module, cache = torch.nn.Sequential(torch.nn.Identity()), made("custom_nodes.teacache.nodes")
+    patcher = SimpleNamespace(model=SimpleNamespace(), object_patches={"diffusion_model": module})
+    assert put_on(patcher, module) == []
+    if slot in ("forward", "forward_orig"):
+        setattr(module, slot, cache)
+    elif slot == "hook":
+        module.register_forward_hook(cache)
+    elif slot == "base model":
+        patcher.model.apply_model = cache
+    else:
+        patcher.object_patches["diffusion_model.forward"] = cache
+    assert put_on(patcher, module) == [cache]
+
+
+def test_a_model_without_a_patchers_lists_has_nothing_on_it():
+    assert put_on(SimpleNamespace(), torch.nn.Identity()) == []
+
+
+def test_several_caches_are_named_in_one_order_wherever_they_are():
+    easy, mag = made("easycache"), made("custom_nodes.magcache")
+    expected = ["EasyCache", "MagCache"]
+    assert rival_caches({"model_function_wrapper": mag}, easy) == rival_caches({"model_function_wrapper": easy}, mag) == expected
