@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from ..bwcache_core.advice import parts_line, plan_line, verdict
 from ..bwcache_core.experts import computed, evaluations, factor, together
+from ..bwcache_core.paper.memory import readable
 from ..bwcache_core.prospects import Prospects, prospects
 from ..bwcache_core.report import RunReport, RunStats
 from .apply import Stats
@@ -117,17 +118,9 @@ def on_the_node(run: RunReport, plans: Prospects | None, pictures: list[torch.Te
 def told(runs: list[RunReport]) -> str:
     """The text on the node: the newest run, its plan, its errors by part, and that there are others."""
     run = runs[-1]
-    held = [f"Most held at once: {mib(run.cache_bytes)}."] if run.cache_bytes else []
+    held = [f"Most held at once: {readable(run.cache_bytes)}."] if run.cache_bytes else []
     more = [f"The newest of {len(runs)} runs, all in json."] if len(runs) > 1 else []
     return "\n".join([verdict(run), *filter(None, [plan_line(run), parts_line(run)]), *held, *more])
-
-
-def mib(count: int) -> str:
-    """12 kB, 335 MB: decimal units, as in the live view."""
-    for unit, size in (("GB", 10**9), ("MB", 10**6)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return f"{count / 1000:.3g} kB"
 
 
 def without_run(node: type[io.ComfyNode], passthrough, stats: RunStats | None) -> io.NodeOutput:

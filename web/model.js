@@ -311,12 +311,12 @@ function describeBlock(cell, block) {
 
 /**
  * @param {number} count
- * @returns {string} "335 MB": decimal units
+ * @returns {string} "320 MiB": in the units of max_cache_mb
  */
 export function bytes(count) {
-  const units = ["B", "kB", "MB", "GB"];
-  const power = count > 0 ? Math.min(Math.floor(Math.log10(count) / 3), 3) : 0;
-  const value = count / 1000 ** power;
+  const units = ["B", "KiB", "MiB", "GiB"];
+  const power = count >= 1 ? Math.min(Math.floor(Math.log2(count) / 10), 3) : 0;
+  const value = count / 1024 ** power;
   return `${value < 9.95 && power > 0 ? value.toFixed(1) : Math.round(value)} ${units[power]}`;
 }
 

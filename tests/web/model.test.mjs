@@ -186,7 +186,7 @@ group("text", () => {
   });
   test("block modes tell the memory, and per block counts blocks", () => {
     const paper = blocks(cell(0), { done: true, finished: true, cache_bytes: 335462400 });
-    assert.equal(model.limits(runOf(paper)), "threshold 0.2, 335 MB");
+    assert.equal(model.limits(runOf(paper)), "threshold 0.2, 320 MiB");
     assert.equal(model.limits(runOf(event(cell(0)))), "threshold 0.5");
     const partly = cell(1, { action: "partial", work_run: 1 });
     const done = { mode: "per block", done: true, finished: true, history: [cell(0), partly] };
@@ -223,7 +223,7 @@ group("text", () => {
     assert.equal(model.describe(run, 2, null), "step 2: reused, why, 1.0 s");
     assert.equal(model.describe(run, 5, 0), "");
   });
-  for (const [count, text] of [[0, "0 B"], [999, "999 B"], [1000, "1.0 kB"], [335462400, "335 MB"], [2.5e9, "2.5 GB"], [7e13, "70000 GB"]]) {
+  for (const [count, text] of [[0, "0 B"], [999, "999 B"], [1024, "1.0 KiB"], [335462400, "320 MiB"], [2.5e9, "2.3 GiB"], [7e13, "65193 GiB"]]) {
     test(`${count} bytes are ${text}`, () => assert.equal(model.bytes(count), text));
   }
   for (const [value, text] of [[0.005, "0.01 s"], [1.24, "1.2 s"], [9.96, "10 s"], [59.6, "1:00 min"], [185, "3:05 min"], [null, "-"], [NaN, "-"]]) {
