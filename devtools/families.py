@@ -70,7 +70,8 @@ def wan21_i2v(graph: Graph) -> None:
 
 EXPERTS = """
 Wan 2.2 14B is two models. The high-noise expert samples the first 10 of 20 steps, the low-noise expert the rest. They are
-two runs, so **each gets its own BWCache Apply** and its own report: with `speedup` 2, each computes 5 of its 10 steps.
+two runs, so **each gets its own BWCache Apply** and its own report; the second report tells of both. With `speedup` 2, each
+computes 5 of its 10 steps.
 
 The high-noise half decides layout and motion. If motion suffers, set its `speedup` to 1.5, and leave the other at 2.
 
