@@ -23,3 +23,8 @@ def test_every_link_leads_somewhere(page):
         path = page.parent / target if target else page
         assert path.exists(), target
         assert not anchor or anchor in anchors(path), f"{target}#{anchor}"
+
+
+def test_no_picture_is_left_over():
+    pages = "".join(page.read_text(encoding="utf-8") for page in (*PAGES, ROOT / "pyproject.toml"))
+    assert [path.name for path in (ROOT / "docs" / "images").iterdir() if path.name not in pages] == []

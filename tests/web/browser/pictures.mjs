@@ -10,7 +10,7 @@ import { openComfy, prompt } from "./page.mjs";
 import { startServer } from "./server.mjs";
 
 const FOLDER = process.argv[2];
-const RUN = { steps: 30, size: 160, frames: 33 };
+const RUN = { steps: 30, size: 208, frames: 33 }; // slow enough to be caught before its first step
 const PER_BLOCK = { ...RUN, size: 128, apply: { mode: "per block", threshold: 0.08 } };
 const MARGIN = 14;
 const PLACE = [330, 80]; // of the node that is shown, in the window
@@ -68,7 +68,6 @@ async function runToEnd(comfy) {
 async function liveView(comfy) {
   await comfy.openPrompt(prompt(RUN));
   await place(comfy, "BWCacheApply");
-  await shoot(comfy, "BWCacheApply", "live-view-rest");
   const id = await comfy.queue();
   await comfy.waitForHeadline("Plan: 15 of 30 steps computed");
   await shoot(comfy, "BWCacheApply", "live-view-plan");
