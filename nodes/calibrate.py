@@ -60,6 +60,7 @@ class BWCacheCalibrate(io.ComfyNode):
         node_id = display_id(cls.hidden.dynprompt, cls.hidden.unique_id)
         runs = Runs(guider, sampler, sigmas, latent_image, request, lambda what: tell(node_id, f"{cost}\nNow {what}"))
         outcome = calibrate(Bench(guider, runs), request)
+        tell(node_id, f"{cost}\nDone.")
         picture, words = chart(outcome), summary(outcome.verdict)
         on_node = shown(cls, words, picture) if picture is not None else shown(cls, f"{words}\n{NO_CHARTS}")
         verdict, stats = outcome.verdict, stats_of(outcome)

@@ -131,6 +131,7 @@ def test_the_cost_is_told_before_anything_runs(wan, node, monkeypatch, caplog):
     assert cost in first
     assert cost in server.told[0][0] and "uncached, measured: seed 3" in server.told[0][0]
     assert server.told[0][1:] == ("12:7", "me")
+    assert server.told[-1][0].endswith("Done.")
     assert "2x, automatic plan: seed 4" in "".join(text for text, *_ in server.told)
 
 
