@@ -229,8 +229,10 @@ function percentReused(run) {
   return Math.round(100 * (1 - sum("work_run") / Math.max(sum("work_total"), 1)));
 }
 
+const LEAST_SAVED = 0.05; // seconds, as in advice.py
+
 /**
- * Where the run is: "17/30", "9.2 s", "stopped at 9/30".
+ * Where the run is: "17/30", "9.2 s, 8.7 s saved", "stopped at 9/30".
  * @param {Run|null} run
  * @returns {string}
  */
@@ -238,8 +240,12 @@ export function progress(run) {
   if (!run) return "";
   const done = (run.evaluations.at(-1)?.step ?? -1) + 1;
   if (!run.done) return `${Math.min(done, run.total_steps)}/${run.total_steps}`;
-  if (run.finished) return seconds(sumOfSeconds(run));
+  if (run.finished) return [seconds(sumOfSeconds(run)), ...saved(run)].join(", ");
   return done ? `stopped at ${done}/${run.total_steps}` : "stopped";
+}
+
+function saved(run) {
+  return run.seconds_saved >= LEAST_SAVED ? [`${seconds(run.seconds_saved)} saved`] : [];
 }
 
 function sumOfSeconds(run) {

@@ -205,6 +205,10 @@ group("text", () => {
     const over = (finished) => end(cell(2), { finished });
     assert.equal(model.progress(runOf(event(cell(0)), event(cell(1)), over(true))), "3.0 s");
     assert.equal(model.progress(runOf(event(cell(0)), event(cell(1)), over(false))), "stopped at 3/6");
+    const told = (seconds_saved) => model.progress(runOf(event(cell(0)), event(cell(1)), end(cell(2), { finished: true, seconds_saved })));
+    assert.equal(told(2.2), "3.0 s, 2.2 s saved");
+    assert.equal(told(0.01), "3.0 s");
+    assert.equal(told(null), "3.0 s");
   });
   test("pointing at a step: what will be, and what was", () => {
     const run = runOf(event(cell(0)), event(cell(1, { error: 0.123456 })), event(cell(2, { reason: "why" })), event(cell(3)));
