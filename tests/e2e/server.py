@@ -96,14 +96,14 @@ def pretend_raylight(base: Path) -> None:
 
 
 @contextmanager
-def running(checkout: Checkout, base: Path):
-    """A Server of `checkout` over the folder `base`, stopped at the end."""
+def running(checkout: Checkout, base: Path, *flags: str):
+    """A Server of `checkout` over the folder `base`, started with these flags too, stopped at the end."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [
         checkout.python, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(port), "--base-directory", base,
-        "--disable-auto-launch", "--disable-api-nodes", "--database-url", f"sqlite:///{base / 'comfyui.db'}",
+        "--disable-auto-launch", "--disable-api-nodes", "--database-url", f"sqlite:///{base / 'comfyui.db'}", *flags,
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
     with open(base / "log.txt", "wb") as log:
