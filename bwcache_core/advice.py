@@ -159,22 +159,6 @@ def speed(run: RunReport) -> tuple[float, float] | None:
     return factor, (factor - 1) * run.seconds
 
 
-def together(runs: Sequence[RunReport]) -> str:
-    """Runs that sample one video after each other, as one: what two experts computed, and what that saved."""
-    computed = sum(step.action == "compute" for run in runs for step in run.steps)
-    counted = f"Both experts: {computed} of {sum(run.evaluations for run in runs)} steps were computed"
-    return f"{counted}, about {factor_of(runs):.1f}x." if factor_of(runs) >= WORTH_TELLING else f"{counted}."
-
-
-def factor_of(runs: Sequence[RunReport]) -> float:
-    """How many times faster all of them were; never more than the work saved. 1 where that is not known."""
-    if any(run.rivals or not run.finished for run in runs):
-        return 1.0
-    plain, seconds = sum(run.plain_seconds or run.seconds for run in runs), sum(run.seconds for run in runs)
-    total, ran = (sum(getattr(step, name) for run in runs for step in run.steps) for name in ("calls_total", "calls_run"))
-    return min(plain / seconds, total / ran) if seconds and ran else 1.0
-
-
 def duration(seconds: float) -> str:
     """0.3 s, 12 s, 3:05 min."""
     if seconds < 9.95:
