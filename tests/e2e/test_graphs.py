@@ -12,7 +12,7 @@ from bwcache_pack.tests.e2e.test_sampling import APPLY, JSON, LOADER, REPORT, SA
 from bwcache_pack.tests.hosts import recipes
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
-CACHES = {"usual": (), "none": ("--cache-none",), "one": ("--cache-lru", "1"), "memory": ("--cache-ram", "2")}
+CACHES = {"none": ("--cache-none",), "one": ("--cache-lru", "1")}  # the usual ones: test_sampling.py
 FAMILY, LOOP = "wan21_t2v", "7"
 LOOPING = """
 from comfy_execution.graph_utils import GraphBuilder
