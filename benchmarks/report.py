@@ -1,4 +1,4 @@
-"""The result folder: README.md with conditions and tables, one chart for each model, and the README of the pack."""
+"""The result folder: README.md with conditions and tables, one chart for each model."""
 
 from __future__ import annotations
 
