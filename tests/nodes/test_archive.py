@@ -14,7 +14,18 @@ from bwcache_pack.devtools.archive import archive_files
 from bwcache_pack.devtools.pack import ROOT
 
 LARGEST = 2_000_000  # bytes, zipped
-DEVELOPERS_ONLY = {".ci", ".github", "benchmarks", "devtools", "dev.py", "requirements-dev.txt", "tests", "zoo", "hosts"}
+DEVELOPERS_ONLY = {
+    ".ci",
+    ".github",
+    "benchmarks",
+    "devtools",
+    "dev.py",
+    "requirements-dev.txt",
+    "tests",
+    "zoo",
+    "hosts",
+    "CONTRIBUTING.md",
+}
 
 
 @pytest.fixture(scope="module")
