@@ -9,7 +9,7 @@ import { LiveView, ReportView } from "./view.js";
 const EVENT = "bwcache.step";
 const SETTING = "BWCache.LiveView";
 const HEIGHTS = { BWCacheApply: 210, BWCacheReport: 140, BWCacheCompare: 84, BWCacheCalibrate: 150 };
-const TALLEST_TEXT = 240; // the rest of a node is for its pictures
+const TALLEST_TEXT = 310; // the rest of a node is for its pictures
 const MARGIN = 20; // that the canvas leaves above and below a widget
 const WITH_MODES = ["BWCacheApply", "BWCacheApplyRaylight"];
 const NOT_RUN = [2, 4]; // modes of a node that is muted or bypassed

@@ -367,6 +367,11 @@ test("what was measured is used, and named, when the mode is set to forecast", a
   assert.ok(plan && file.startsWith("WanModel_12_euler"), told);
   assert.match(await comfy.run(() => document.querySelector(".bwcache-report").textContent), new RegExp(file));
   assert.equal(await comfy.page.locator(".bwcache-plans-row").count(), 3);
+  const hidden = await comfy.run(() => {
+    const { scrollHeight, clientHeight } = document.querySelector(".bwcache-report");
+    return scrollHeight - clientHeight;
+  });
+  assert.ok(hidden <= 0, `${hidden} pixels of the report and its strips are cut off`);
   const reused = comfy.page.locator(".bwcache-plans-row").nth(1).locator("[data-kind=reused]");
   assert.equal(await reused.count(), 6);
   await reused.first().hover();
