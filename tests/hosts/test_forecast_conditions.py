@@ -7,7 +7,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from bwcache_pack.tests.hosts.calls import Calls, foretold
+from bwcache_pack.bwcache_core.config import ForecastConfig
+from bwcache_pack.tests.hosts.calls import Calls, Truth, foretold
 from bwcache_pack.tests.hosts.lab import STEPS, difference
 from bwcache_pack.tests.hosts.spy import held_tensors
 
@@ -392,3 +393,30 @@ def test_a_model_under_gradients_gets_no_cache_and_the_report_says_why(lab):
     assert (report.evaluations, report.evaluations_reused, report.cache_bytes) == (STEPS, 0, 0)
     assert held == [0] * len(held)
     assert "gradient" in report.stopped
+
+
+def tiled(model):
+    """The two halves of each latent as rows of one batch, tile by tile, as packs for large pictures run a model."""
+
+    def in_tiles(apply_model, args):
+        tiles = torch.cat(args["input"].chunk(2, dim=-1))
+        options = {**args["c"]["transformer_options"], "cond_or_uncond": 2 * args["c"]["transformer_options"]["cond_or_uncond"]}
+        words = {"c_crossattn": args["c"]["c_crossattn"].repeat(2, 1, 1), "transformer_options": options}
+        made = apply_model(tiles, args["timestep"].repeat(2), **{**args["c"], **words})
+        return torch.cat(made.chunk(2), dim=-1)
+
+    model = model.clone()
+    model.set_model_unet_function_wrapper(in_tiles)
+    return model
+
+
+@pytest.mark.parametrize("dropped", [(), (3, 4, 5, 6, 7)], ids=["guided", "guidance dropped"])
+def test_tiles_in_one_batch_get_no_row_of_another(lab, dropped):
+    """Below the cache: what it keeps belongs to a condition, whatever rows it was computed in."""
+    watched = Truth(lab, tiled(lab.plain), before=lambda m: only_in(m, dropped, lambda g: g.set_cfg(1.0)), speedup=2.0)
+    latents = watched.sample()
+    plain = lab.sample(only_in(tiled(lab.plain), dropped, lambda g: g.set_cfg(1.0)))
+    assert 0.0 < watched.worst < ForecastConfig().threshold
+    assert watched.report.evaluations_reused >= 3
+    assert float((latents - plain).abs().mean() / plain.abs().mean()) < 0.05
+    assert difference(plain, lab.uncached()) > 0.01, "tiles change nothing here"

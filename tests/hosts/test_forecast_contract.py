@@ -86,6 +86,20 @@ def test_attaching_leaves_the_model_as_it_was(lab):
 
 
 @pytest.mark.family("wan21_t2v")
+def test_a_class_that_another_pack_put_on_the_model_is_cached_alike_in_every_run(lab):
+    """Some packs change the class of the module and leave it so: a forecast of its output asks for no class."""
+    expected, module = lab.sample(lab.cached(speedup=2.0).model), lab.module()
+    own = type(module)
+    try:
+        module.__class__ = type("Patched", (own,), {})
+        cached = [lab.cached(speedup=2.0) for _ in range(2)]
+        assert [difference(lab.sample(c.model), expected) for c in cached] == [0.0, 0.0]
+    finally:
+        module.__class__ = own
+    assert all(c.report.evaluations_reused == STEPS / 2 and c.report.model == "Patched" for c in cached)
+
+
+@pytest.mark.family("wan21_t2v")
 def test_a_second_apply_replaces_the_first_and_a_clone_downstream_keeps_it(lab):
     """ComfyUI before 0.14 copies model options deeply on clone, which splits state that lives in them."""
     first = lab.cached(speedup=3.0)
