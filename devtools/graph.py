@@ -159,6 +159,7 @@ class Graph:
         return node
 
     def note(self, column: int, text: str) -> None:
+        text = text.replace("`", "**")  # Nodes 2.0 draws code dark on dark
         title, height = "Note", 60 + 15 * sum(1 + len(line) // 54 for line in text.strip().splitlines())
         node = Node(self._id(), "MarkdownNote", [], [], [text.strip()], {}, column, title, height)
         self.nodes.append(node)

@@ -159,6 +159,12 @@ def test_every_model_file_says_where_to_get_it(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_notes_have_no_code_which_nodes_2_draws_dark_on_dark(name):
+    notes = [node["widgets_values"][0] for node in workflow(name)["nodes"] if node["type"] == "MarkdownNote"]
+    assert notes and not any("`" in note for note in notes)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_no_two_nodes_overlap(name):
     boxes = [(*node["pos"], *node["size"]) for node in workflow(name)["nodes"]]
     for i, (x, y, w, h) in enumerate(boxes):
