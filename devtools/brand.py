@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from .pack import ROOT
 
 FOLDER = ROOT / "docs" / "images"
-GROUND, COMPUTED, REUSED, INK, SOFT = "#17181b", "#4f93e6", "#f7b84a", "#f2f3f5", "#a3a7ae"
+GROUND, COMPUTED, REUSED, INK, SOFT = "#17181b", "#467fc3", "#faa63f", "#f2f3f5", "#a3a7ae"
 ICON, BANNER = 400, (1344, 576)  # 21:9, as the registry asks for
 FINER = 4  # drawn so much larger, then made small: smooth edges
 PLAN = "CCCRCRRCRRRCRRCRCC"  # of the banner

@@ -19,7 +19,7 @@ from ..bwcache_core.config import FORECAST, MEASURE
 from ..bwcache_core.report import RunReport, StepReport
 
 GROUND, INK, FAINT = "#17181b", "#d7d9dd", "#44474d"
-COMPUTED, PARTIAL, REUSED, ASIDE = "#4f93e6", "#a9b665", "#f7b84a", "#e0645c"
+COMPUTED, PARTIAL, REUSED, ASIDE = "#467fc3", "#aebb66", "#faa63f", "#dc6058"  # as the live view has them
 LINES = ("#6fb0ff", "#ff9d8a", "#7fd09b", "#c6a4f5", "#b0b3b8")
 SIZE = (8.0, 3.8)  # inches
 DPI = 150

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
+from bwcache_pack.devtools.pack import ROOT
 from bwcache_pack.nodes import charts
 from bwcache_pack.tests.nodes.reports import BLOCKS, call, forecast, report, step
 
@@ -105,7 +108,9 @@ def test_times_are_coloured_by_action():
     assert "computed 1 s, reused 0.1 s" in figure.axes[0].get_title(loc="left")
 
 
-@pytest.mark.parametrize("draw", [charts.error_curve, charts.reuse_map, charts.step_times], ids=lambda draw: draw.__name__)
+@pytest.mark.parametrize(
+    "draw", [charts.error_curve, charts.reuse_map, charts.step_times], ids=lambda draw: draw.__name__
+)
 @pytest.mark.parametrize(
     "run",
     [PAPER, FORECAST, report(), forecast("", steps_total=9), report(step(0)), forecast("c"),
@@ -125,3 +130,13 @@ def test_no_figure_stays_in_matplotlibs_global_state():
 
     charts.pixels(charts.error_curve(PAPER))
     assert matplotlib.pyplot.get_fignums() == []
+
+
+@pytest.mark.parametrize("kind", ["computed", "partial", "reused", "aside"])
+def test_colours_mean_the_same_in_the_live_view(kind):
+    model, view = ((ROOT / "web" / name).read_text(encoding="utf-8") for name in ("model.js", "view.js"))
+    ramp = re.search(rf"{kind}: \[\[(.+?)\], \[(.+?)\]\]", model.split("export const DARK")[1]).groups()
+    low, high = (np.array([float(value) for value in end.split(",")]) for end in ramp)
+    shade = float(re.search(r"const SHADE = ([\d.]+)", view).group(1))
+    shown = (low + (high - low) * shade).round() / 255
+    assert to_rgb(getattr(charts, kind.upper())) == pytest.approx(tuple(shown))
