@@ -119,7 +119,8 @@ def told(runs: list[RunReport]) -> str:
     """The text on the node: the newest run, its plan, its errors by part, and that there are others."""
     run = runs[-1]
     held = [f"Most held at once: {readable(run.cache_bytes)}."] if run.cache_bytes else []
-    more = [f"The newest of {len(runs)} runs, all in json."] if len(runs) > 1 else []
+    counted = f"{computed(runs)} of {evaluations(runs)} model evaluations were computed in all"
+    more = [f"The newest of {len(runs)} runs, all in json: {counted}."] if len(runs) > 1 else []
     return "\n".join([verdict(run), *filter(None, [plan_line(run), parts_line(run)]), *held, *more])
 
 

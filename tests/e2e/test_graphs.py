@@ -88,7 +88,7 @@ def test_a_loop_is_told_of_at_the_node_that_the_browser_shows(kept):
     assert [decisions(run).count("c") for run in runs(outputs)] == [6, 6, 6]
     [shown] = outputs[REPORT]["bwcache_run"]
     assert shown["node_id"] == LOOP
-    assert "The newest of 3 runs" in "".join(outputs[REPORT]["text"])
+    assert "The newest of 3 runs, all in json: 18 of 36 model evaluations" in "".join(outputs[REPORT]["text"])
 
 
 def test_a_bypassed_node_and_inputs_that_are_left_out(kept):
