@@ -22,6 +22,7 @@ from .trust import Trust
 
 SAME_SIGMA = 1e-3  # relative: half precision rounds sigmas
 PLANNED = "the plan"
+PASSED = "the sampler passed over planned steps"
 UNKNOWN = "conditions that were not there before"
 MOVED = "a context window that was not there before"
 UNPROVEN = "nothing was measured since the last change"
@@ -32,10 +33,11 @@ GRADIENTS = "the model runs under gradients, as in training"
 
 @dataclass(frozen=True)
 class Seen:
-    """The last evaluation: the latent x, what the guider made of it (D), and where. away: D of the condition that
-    guidance leads away from, None without one."""
+    """The last evaluation: the latent x, what the guider made of it (D), where, and sigma of each row (B, 1, ...).
+    away: D of the condition that guidance leads away from, None without one."""
 
     place: Place
+    sigma: torch.Tensor
     latent: torch.Tensor
     denoised: torch.Tensor
     away: torch.Tensor | None
@@ -47,7 +49,7 @@ class Seen:
     def noises(self, sigma: torch.Tensor, flow: bool) -> list[torch.Tensor]:
         """What samplers take D of the next latent at `sigma` (B, 1, ...) to lack: the noise that D left, and, in CFG++
         (arXiv:2406.08070), that of the other condition, for noise that is added and for flows."""
-        ratio = sigma / self.place.sigma
+        ratio = sigma / self.sigma
         noises = [(self.latent - self.denoised) * ratio]
         if self.away is not None:
             noises.append((self.latent - self.away) * ratio)
@@ -88,7 +90,7 @@ class ForecastRun:
         self._unread: list[Unread] = []
         self._slopes: list[tuple[Track, torch.Tensor]] = []  # numbers that still lie on the device, as those of _unread
         self._seen: Seen | None = None
-        self._latent: torch.Tensor | None = None
+        self._latent = self._rows = None  # of the evaluation that is going on: x, and sigma of each row
         self._asked: list[torch.Tensor] = []  # D of the evaluation's first call
         self._place: Place | None = None  # of the evaluation that is going on
         self._current: StepReport | None = None  # until the next one begins
@@ -153,6 +155,7 @@ class ForecastRun:
         self._jump, self._reuse, self._ended = jump, None, least <= 0
         self._counts.clear()
         self._latent = latent
+        self._rows = timestep.reshape(-1, *[1] * (latent.ndim - 1)).clone() if self.keeps else None
         self._began = time.perf_counter()
 
     def call(self, call: Call, timestep: torch.Tensor, latent: torch.Tensor, compute: Callable[[], list]) -> list:
@@ -201,7 +204,7 @@ class ForecastRun:
         if self.keeps and not self._ended:
             self.tracks = {key: track for key, track in self.tracks.items() if track.evaluation == place.evaluation}
             away = asked[1].clone() if len(asked) == 2 and asked[1].shape == latent.shape else None
-            self._seen = Seen(place, latent.clone(), denoised.clone(), away)
+            self._seen = Seen(place, self._rows, latent.clone(), denoised.clone(), away)
             if current.calls_run == current.calls_total:
                 self.trust.computed()
         current.cache_bytes = self._held()
@@ -289,7 +292,12 @@ class ForecastRun:
     def _planned(self, newest: float) -> bool:
         """Whether the plan computes here, or would have a step ago: a sampler may pass over steps."""
         place = self._place
-        return place.step in self.plan.computes or place.coordinate - newest > self._longest + 1
+        if place.step in self.plan.computes:
+            return True
+        passed = place.coordinate - newest > self._longest + 1
+        if passed:
+            self._current.reason = PASSED
+        return passed
 
     def _reaches(self, track: Track) -> bool:
         """Whether a forecast may go so far before the first one on its path was measured."""
@@ -374,7 +382,7 @@ class ForecastRun:
         self._unread.clear()
         self._slopes.clear()
         self._asked = []
-        self._seen = self._latent = None
+        self._seen = self._latent = self._rows = None
 
 
 def read(

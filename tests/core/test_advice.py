@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 
+from bwcache_pack.bwcache_core import advice
 from bwcache_pack.bwcache_core.advice import (
     advise,
     log_lines,
@@ -60,6 +64,14 @@ SAYS = {  # the run: all that is said of it
     "cancelled": (
         forecast("ccr", steps_total=20, finished=False),
         "The run stopped before its end. Until then 2 of 3 steps were computed.",
+    ),
+    "cancelled before anything was computed": (
+        forecast("", steps_total=20, finished=False),
+        "The run stopped before its first step.",
+    ),
+    "a run that could not be cached": (
+        forecast("", steps_total=20, stopped="it was not cached", warnings=["This run was not cached: ValueError: why."]),
+        "This run was a plain one.\nThis run was not cached: ValueError: why.",
     ),
     "threshold 0": (
         forecast("c" * 20, "cr" * 10, threshold=0.0),
@@ -161,6 +173,12 @@ SAYS = {  # the run: all that is said of it
         forecast("cccrcrcrcr", "crcrcrcrcr"),
         "6 of 10 steps were computed, about 1.6x, about 3.6 s saved.\n1 more step than planned was computed: the plan.",
     ),
+    "steps that were passed over": (
+        _with([*[call(place, "reuse" if place % 2 else "compute") for place in range(8)],
+               *[call(place, reason="the sampler passed over planned steps") for place in range(8, 12)]]),
+        "8 of 12 steps were computed, about 1.4x, about 3.6 s saved.\n"
+        "2 more steps than planned were computed: the sampler passed over planned steps.",
+    ),
     "less than planned, by the threshold": (
         _with([*[call(place, "reuse" if place % 2 else "compute") for place in range(11)], call(11, reason=ERRS)]),
         "7 of 12 steps were computed, about 1.6x, about 4.5 s saved.\n"
@@ -244,6 +262,21 @@ SAYS = {  # the run: all that is said of it
 def test_what_is_said(name):
     run, text = SAYS[name]
     assert verdict(run) == text
+
+
+ELSEWHERE = ("earned", "easured", "better", "since the last change", "Broken numbers:", "worse of them", "Largest error")
+
+
+def test_every_text_of_a_verdict_is_in_the_table():
+    """Read from the source. What mode measure says, and what is said below the live view, has tables of its own."""
+    tree = ast.parse(Path(advice.__file__).read_text(encoding="utf-8"))
+    places = (ast.Module, ast.FunctionDef, ast.ClassDef)
+    docs = {id(node.body[0].value) for node in ast.walk(tree) if isinstance(node, places) and isinstance(node.body[0], ast.Expr)}
+    constants = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in docs]
+    pieces = [node.value.strip() for node in constants if isinstance(node.value, str) and len(node.value) > 12]
+    said = "\n".join(verdict(run) for run, _ in SAYS.values())
+    unsaid = [piece for piece in pieces if " " in piece and piece not in said]
+    assert [piece for piece in unsaid if not any(word in piece for word in ELSEWHERE)] == []
 
 
 @pytest.mark.parametrize("name", SAYS)

@@ -239,7 +239,7 @@ def test_a_sampler_that_passes_over_planned_steps_computes_where_it_comes_next()
     for sigma, following in itertools.pairwise((1.0, 0.9, 0.5, 0.4, 0.2)):
         x = x + (x - evaluate(run, model, sigma, x)[0][0]) / sigma * (following - sigma)
     assert actions(run) == "CCCR"
-    assert run.report.steps[2].reason == "the plan"
+    assert run.report.steps[2].reason == "the sampler passed over planned steps"
 
 
 def test_a_sampler_that_takes_noise_from_the_negative_condition_is_no_fresh_noise():
@@ -585,12 +585,25 @@ def test_where_a_row_is_at_sigma_0_nothing_is_foretold_or_broken():
     for sigmas in ([1.0, 0.9], [0.9, 0.8], [0.8, 0.7], [0.7, 0.0], [0.6, 0.5], [0.5, 0.4]):
         sigma = torch.tensor(sigmas)
         run.begin(sigma, x)
-        [denoised] = run.call(COND, sigma, x, lambda sigma=sigma: model(COND, sigma[:, None], x))
+        [denoised] = run.call(COND, sigma, x, lambda sigma=sigma, x=x: model(COND, sigma[:, None], x))
         run.end(denoised)
         x = x + torch.where(sigma[:, None] > 0, (x - denoised) / sigma[:, None], 0.0) * -0.1
     run.close(True)
-    assert actions(run) == "CCRCCC" and run.report.faults == []
+    assert actions(run) == "CCRCCR" and run.report.faults == []
     assert run.report.steps[3].reason.startswith("sigma is 0")
+
+
+def test_rows_at_noise_levels_of_their_own_are_no_fresh_noise():
+    run, model = new_run("0-1/10"), Model(lambda i, sigma, x: torch.ones_like(x))
+    x = torch.tensor([[3.0, -1.0], [2.0, 1.0]])
+    for first in SIGMAS[:6]:
+        sigma = torch.tensor([first, first - 0.3])
+        run.begin(sigma, x)
+        [denoised] = run.call(COND, sigma, x, lambda sigma=sigma, x=x: model(COND, sigma[:, None], x))
+        run.end(denoised)
+        x = x + (x - denoised) / sigma[:, None] * -0.1
+    assert actions(run) == "CCRRRR"
+    assert max(step.jump or 0.0 for step in run.report.steps) < 1e-4
 
 
 def test_a_window_that_moved_is_said_to():

@@ -8,7 +8,17 @@ import time
 import pytest
 
 from bwcache_pack.tests.e2e.server import install, make_base, running
-from bwcache_pack.tests.e2e.test_sampling import APPLY, JSON, LOADER, REPORT, SAMPLER, SETTINGS, WORDS, decisions, prompt
+from bwcache_pack.tests.e2e.test_sampling import (
+    APPLY,
+    JSON,
+    LOADER,
+    REPORT,
+    SAMPLER,
+    SETTINGS,
+    WORDS,
+    decisions,
+    prompt,
+)
 from bwcache_pack.tests.hosts import recipes
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.slow]

@@ -16,7 +16,7 @@ NEW = ("conditions that were not there before", "a context window that was not t
        "nothing was measured since the last change")  # fmt: skip
 REASONS = {
     *NEW,
-    "nothing was computed before", "the plan", "sigma went back up",
+    "nothing was computed before", "the plan", "the sampler passed over planned steps", "sigma went back up",
     "fresh noise in the latent", "its forecast would err by more than the threshold", "the latent changed its size",
     "sigma is 0, where nothing is left to foretell",
     "the latent or the last output holds NaN or infinity", "every step computes",
