@@ -5,7 +5,7 @@ what the result of a plan is off by is a weighted sum of them, too, and its mean
 matrix: the inner products of the v. A span of reused steps between two computed ones costs the square of what its forecasts
 make the result miss, whatever happens elsewhere. Costs of spans add up: a plan is a cheapest path. What the rest of a run
 builds upon an error in its first steps is not in the matrix, and differs from model to model. So a plan is taken only where
-it is clearly better than the automatic one both with early errors worth more, as there, and without.
+it is clearly better than the automatic one by two beliefs about that.
 
 The automatic plan's worth of steps (plan.py) is what is thought of a model before anything was measured. It counts as
 much as a run: a single prompt's numbers alone lead astray on another prompt.
@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from .corrector import SamplerStep
 from .forecast import NODES, SHARE, best_share, forecast_weights
-from .plan import LONGEST_GAP, Plan, automatic, early_worth, outside, span_costs
+from .plan import LONGEST_GAP, Plan, automatic, outside, span_costs
 from .schedule import Schedule
 from .track import SAME_PLACE
 
@@ -97,6 +97,20 @@ def gains_by_width(schedule: Schedule, steps: Sequence[int]) -> list[float]:
     return [-schedule.widths[step] / steps.count(step) for step in steps]
 
 
+def by_width(course: Course, schedule: Schedule) -> list[float]:
+    """How far the result moves with each output, whatever the sampler: as far as sigma does."""
+    return gains_by_width(schedule, course.steps)
+
+
+def by_noise(course: Course, schedule: Schedule) -> list[float]:
+    """How far the result moves with each output, as the sampler says, times the share of noise in the latent: the rest of the run
+    builds upon an error in it."""
+    shares = [sigma if schedule.flow else sigma / (1.0 + sigma) for sigma in schedule.sigmas]
+    return [gain * shares[step] for gain, step in zip(course.gains, course.steps, strict=True)]
+
+
+BELIEFS = (by_noise, by_width)  # a plan has to be better by both: each alone is wrong more often (benchmarks/NOTES.md)
+
 # --- what plans cost ---
 
 
@@ -128,17 +142,18 @@ class Missed:
 class Spans:
     """Costs of spans. knowledge: of runs over `schedule`. must: steps that compute in any case. longest: of a span.
 
-    early: whether errors in the first steps are worth more. prior_scale: what a prior cost of 1 is worth as a mean square.
+    gains: how far the result is believed to move with each output, as the sampler says if left out. prior_scale: what a prior
+    cost of 1 is worth as a mean square.
     """
 
     def __init__(
-        self, knowledge: Knowledge, schedule: Schedule, must: Iterable[int], longest: int = LONGEST_GAP, early: bool = True
+        self, knowledge: Knowledge, schedule: Schedule, must: Iterable[int], longest: int = LONGEST_GAP,
+        gains: Sequence[float] | None = None,
     ) -> None:
         self.knowledge, self.course, self.steps = knowledge, knowledge.course, schedule.steps
         self.must, self.longest, self.prior_scale = set(must), longest, 0.0
         self._evaluations = [[n for n, its in enumerate(self.course.steps) if its == step] for step in range(self.steps)]
-        worth = early_worth(self.steps) if early else [1.0] * self.steps
-        self.gains = [gain * worth[step] for gain, step in zip(self.course.gains, self.course.steps, strict=True)]
+        self.gains = self.course.gains if gains is None else gains
         self._priors = span_costs(schedule, self.must, longest)
         self._ends: dict[tuple, list[tuple[float, float, float]]] = {}
         self._shares: dict[tuple[int, ...], float] = {}
@@ -343,7 +358,8 @@ class Planner:
     def _believed(self, longest: int) -> list[Spans]:
         if longest not in self._beliefs:
             must = {0, *outside(self.schedule, *self.window)}
-            self._beliefs[longest] = [Spans(self.knowledge, self.schedule, must, longest, early) for early in (True, False)]
+            gains = [belief(self.knowledge.course, self.schedule) for belief in BELIEFS]
+            self._beliefs[longest] = [Spans(self.knowledge, self.schedule, must, longest, each) for each in gains]
         return self._beliefs[longest]
 
 
@@ -352,9 +368,10 @@ def relative(cost: float, other: float) -> float:
 
 
 def expected_error(knowledge: Knowledge, schedule: Schedule, computes: Sequence[int]) -> float:
-    """Root mean square of what the result misses under a plan, in the scale of the latent. Errors of all steps count alike: that
-    tells more truly which of two plans comes out closer (benchmarks/NOTES.md), though less surely what to plan."""
-    return math.sqrt(Spans(knowledge, schedule, (), longest_span(computes, schedule.steps), early=False).cost(computes))
+    """Root mean square of what the result misses under a plan, errors counted by their noise. Right in its order; its height
+    depends on what the model makes of an error."""
+    gains = by_noise(knowledge.course, schedule)
+    return math.sqrt(Spans(knowledge, schedule, (), longest_span(computes, schedule.steps), gains).cost(computes))
 
 
 def forecast_errors(knowledge: Knowledge, schedule: Schedule, computes: Sequence[int]) -> list[float | None]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bwcache_pack.benchmarks import measured_plans
-from bwcache_pack.benchmarks.measured_plans import AUTOMATIC, learn, trials
+from bwcache_pack.benchmarks.measured_plans import AUTOMATIC, Trial, agreement, learn, row, trials
 from bwcache_pack.benchmarks.simulate import Batch, Setting, sample, sampler_steps
 from bwcache_pack.bwcache_core.measure import sampled
 from bwcache_pack.bwcache_core.planning import together
@@ -31,3 +31,17 @@ def test_trials_hold_measured_plans_beside_the_automatic_one(monkeypatch):
     rows = list(trials(open_model("tinywan"), EIGHT, speedups=(2.0,), runs=(1,)))
     assert [row.runs for row in rows] == [AUTOMATIC, 1]
     assert all(len(row.psnr) == 1 and len(row.computes) == 4 and row.expected > 0 for row in rows)
+
+
+def trial(speedup: float, runs: int, db: float, expected: float, computes: tuple) -> Trial:
+    return Trial("tinywan", EIGHT, speedup, runs, (db, db), expected, computes)
+
+
+def test_each_plan_counts_once_in_the_rank_correlation():
+    """Errors 0.1, 0.2, 0.3, 0.4 were expected; the two in the middle came out the other way round."""
+    plans = [trial(2.0, 0, 50.0, 0.1, (0, 1)), trial(2.0, 1, 40.0, 0.2, (0, 2)), trial(3.0, 0, 45.0, 0.3, (0, 3)),
+             trial(3.0, 1, 30.0, 0.4, (0,))]  # fmt: skip
+    assert agreement(plans) == pytest.approx(0.8)
+    assert agreement([*plans, *plans[:1] * 5]) == pytest.approx(0.8)
+    assert agreement([trial(2.0, 0, 50.0, float("nan"), (0, 1))]) is None
+    assert row(plans) == "tinywan, euler, 8, 8, 5: 2x 50.0 -10.0 3x 45.0 -15.0; rank correlation 0.80"

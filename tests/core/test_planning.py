@@ -10,12 +10,14 @@ import torch
 
 from bwcache_pack.bwcache_core.corrector import SamplerStep
 from bwcache_pack.bwcache_core.forecast import best_share, forecast_weights
-from bwcache_pack.bwcache_core.plan import automatic, early_worth
+from bwcache_pack.bwcache_core.plan import automatic
 from bwcache_pack.bwcache_core.planning import (
     Course,
     Knowledge,
     Planner,
     Spans,
+    by_noise,
+    by_width,
     expected_error,
     forecast_errors,
     gains,
@@ -24,7 +26,6 @@ from bwcache_pack.bwcache_core.planning import (
 )
 from bwcache_pack.bwcache_core.schedule import Schedule
 
-EARLY = {n: early_worth(n) for n in (3, 4, 5, 10)}
 TEN = Schedule(tuple(1.0 - 0.1 * i for i in range(11)))
 
 
@@ -33,12 +34,11 @@ def euler(sigmas):
 
 
 def known(outputs, schedule=TEN, runs=1) -> Knowledge:
-    """Of outputs (n, numbers), one a step. Gains take back what early steps are worth, so that sums are easy by hand."""
+    """Of outputs (n, numbers), one a step."""
     v = torch.as_tensor(outputs, dtype=torch.float64)
     inner = (v @ v.T / v.shape[1]).tolist()
     steps = tuple(range(len(v)))
-    moves = tuple(gain / worth for gain, worth in zip(gains_by_width(schedule, steps), EARLY[len(v)], strict=True))
-    return Knowledge(Course(steps, tuple(map(float, steps)), moves), inner, inner, runs)
+    return Knowledge(Course(steps, tuple(map(float, steps)), tuple(gains_by_width(schedule, steps))), inner, inner, runs)
 
 
 def random_walk(steps=10, seed=0):
@@ -69,8 +69,8 @@ def test_what_a_span_costs_by_hand():
     kept = spans.after(spans.after(None, 0), 1)
     assert spans.measured(kept) == pytest.approx([0.0, 0.25**2, 0.95**2, 2.3**2])
     assert spans.cost((0, 1, 4)) == pytest.approx(0.95**2)
-    alike = replace(spans.knowledge, course=replace(spans.course, gains=tuple(-width for width in five.widths)))
-    assert expected_error(alike, five, (0, 1, 4)) == pytest.approx(0.95)
+    undone = tuple(-0.1 / sigma for sigma in five.sigmas[:-1])
+    assert expected_error(replace(spans.knowledge, course=replace(spans.course, gains=undone)), five, (0, 1, 4)) == pytest.approx(0.95)
 
 
 def test_the_first_output_alone_is_repeated():
@@ -107,7 +107,7 @@ def test_costs_against_vectors():
 def test_evaluations_of_a_step_are_foretold_together():
     """Two at step 1, places 1 and 2; the second of them is what the next step begins at, and is replaced by it."""
     steps = (0, 0, 1, 1, 2)
-    course = Course(steps, (0.0, 1.0, 1.0, 2.0, 2.0), tuple(-0.1 / EARLY[3][step] for step in steps))
+    course = Course(steps, (0.0, 1.0, 1.0, 2.0, 2.0), (-0.1,) * 5)
     inner = [[float(i * j) for j in range(5)] for i in range(5)]
     spans = Spans(Knowledge(course, inner, inner), Schedule(TEN.sigmas[:4]), ())
     first = spans.after(None, 0)
@@ -157,14 +157,21 @@ def test_the_automatic_plan_stays_where_nothing_measured_is_better():
     assert plan.computes == auto.computes and plan.note.startswith("automatic")
 
 
-def test_errors_in_the_first_steps_cost_more():
-    """The same jump, early and late."""
+def test_errors_count_by_their_noise():
+    """The same jump, at sigma 0.9 and at 0.2; where noise is added, sigma 9 is nine parts of noise to one of signal."""
     v, w = torch.zeros(10, 2, dtype=torch.float64), torch.zeros(10, 2, dtype=torch.float64)
     v[1], w[8] = 1.0, 1.0
-    moves, inner = tuple(gains_by_width(TEN, range(10))), [(u @ u.T / 2).tolist() for u in (v, w)]
-    course = Course(tuple(range(10)), tuple(map(float, range(10))), moves)
-    early, late = (Spans(Knowledge(course, each, each), TEN, ()) for each in inner)
-    assert early.cost((0, 2, 4, 6)) > 10 * late.cost((0, 2, 4, 6)) > 0
+    early, late = (expected_error(known(u), TEN, (0, 2, 4, 6, 7, 9)) for u in (v, w))
+    assert early / late == pytest.approx(0.9 / 0.2)
+    course = known(v).course
+    added = Schedule(tuple(sigma / (1 - sigma) for sigma in (0.9, 0.5, 0.2, 0.0)), flow=False)
+    assert by_noise(course, TEN) == pytest.approx([-0.1 * sigma for sigma in TEN.sigmas[:-1]])
+    assert by_noise(replace(course, steps=(0, 1, 2), gains=(1.0, 1.0, 1.0)), added) == pytest.approx([0.9, 0.5, 0.2])
+
+
+def test_a_belief_goes_by_the_width_of_a_step_whatever_the_sampler_does():
+    course = replace(known(random_walk()).course, gains=(3.0,) * 10)
+    assert by_width(course, TEN) == pytest.approx([-0.1] * 10)
 
 
 def test_errors_of_forecasts_over_one_step_by_hand():
