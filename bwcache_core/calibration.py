@@ -15,7 +15,7 @@ MOST_SPEEDUPS = 12
 MEASURED, AUTOMATIC = "measured", "automatic"
 CHOICES = 'Such as "2x", one of the speed-ups that are tried, or "at least 35 dB", the fastest that keeps it.'
 MISSED = 0.9  # of a plan's speed-up: below it, a run landed elsewhere
-FEWEST_RANKED = 4  # trials: the order of fewer says nothing
+FEWEST_RANKED = 4  # plans: the order of fewer says nothing
 
 
 class CalibrationError(ValueError):
@@ -171,9 +171,11 @@ class Verdict:
 
     @property
     def correlation(self) -> float | None:
-        """How far the order of expected errors agrees with that of measured ones, over all trials; None where it is unknown."""
-        pairs = [(trial.expected, -trial.psnr) for trial in self.trials if trial.expected is not None]
-        return rank_correlation(*zip(*pairs, strict=True)) if len(pairs) >= FEWEST_RANKED else None
+        """How far the order of expected errors agrees with that of measured ones, over all plans, each with the mean of its
+        seeds: some are harder than others whatever the plan. None where it is unknown."""
+        pairs = {each.plan.computes: (each.trials[0].expected, -mean(trial.psnr for trial in each.trials)) for each in self.tried}
+        known = [pair for pair in pairs.values() if pair[0] is not None]
+        return rank_correlation(*zip(*known, strict=True)) if len(known) >= FEWEST_RANKED else None
 
 
 def verdict_on(trials: Sequence[Trial], choice: Choice, note: str = "") -> Verdict:
@@ -296,6 +298,6 @@ def whose(trials: Sequence[Trial]) -> str:
 
 def correlation_line(verdict: Verdict) -> str:
     return (
-        f"Over {len(verdict.trials)} trials the order of expected and measured errors agrees to {verdict.correlation:.2f} "
+        f"Over {len({each.plan.computes for each in verdict.tried})} plans the order of expected and measured errors agrees to {verdict.correlation:.2f} "
         "(rank correlation, 1 is the same order)."
     )

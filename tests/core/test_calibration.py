@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from bwcache_pack.bwcache_core.calibration import (
@@ -127,11 +129,16 @@ def test_ranks():
 
 
 def test_the_order_of_expected_errors_is_held_against_that_of_measured_ones():
-    trials = [trial(psnr=psnr, expected=expected) for psnr, expected in ((50, 0.1), (40, 0.2), (45, 0.3), (30, 0.4))]
+    """Each plan once, whatever its seeds: the second one is harder for all."""
+    trials = []
+    for n, (psnr, expected) in enumerate(((50, 0.1), (40, 0.2), (45, 0.3), (30, 0.4))):
+        plan = replace(PLANS[MEASURED], computes=(0, n + 1))
+        of_plan = trial(2.0 + n, psnr=psnr, expected=expected)
+        trials += [replace(of_plan, plan=plan), replace(of_plan, plan=plan, seed=3, psnr=psnr - 25)]
     verdict = verdict_on(trials, Choice(speedup=2.0))
     assert verdict.correlation == pytest.approx(0.8)
-    assert "Over 4 trials" in summary(verdict) and "0.80" in summary(verdict)
-    assert verdict_on(trials[:3], Choice(speedup=2.0)).correlation is None
+    assert "Over 4 plans" in summary(verdict) and "0.80" in summary(verdict)
+    assert verdict_on(trials[:6], Choice(speedup=2.0)).correlation is None
     unknown = verdict_on([trial(expected=None)] * 5, Choice(speedup=2.0), "the sampler swings")
     assert unknown.correlation is None and "Only automatic plans were tried: the sampler swings." in summary(unknown)
 
