@@ -229,10 +229,8 @@ function percentReused(run) {
   return Math.round(100 * (1 - sum("work_run") / Math.max(sum("work_total"), 1)));
 }
 
-const LEAST_SAVED = 0.05; // seconds, as in advice.py
-
 /**
- * Where the run is: "17/30", "9.2 s, 8.7 s saved", "stopped at 9/30".
+ * Where the run is: "17/30", "stopped at 9/30", nothing once it has ended.
  * @param {Run|null} run
  * @returns {string}
  */
@@ -240,12 +238,8 @@ export function progress(run) {
   if (!run) return "";
   const done = (run.evaluations.at(-1)?.step ?? -1) + 1;
   if (!run.done) return `${Math.min(done, run.total_steps)}/${run.total_steps}`;
-  if (run.finished) return [seconds(sumOfSeconds(run)), ...saved(run)].join(", ");
+  if (run.finished) return "";
   return done ? `stopped at ${done}/${run.total_steps}` : "stopped";
-}
-
-function saved(run) {
-  return run.seconds_saved >= LEAST_SAVED ? [`${seconds(run.seconds_saved)} saved`] : [];
 }
 
 function sumOfSeconds(run) {
@@ -269,6 +263,15 @@ export function limits(run) {
   if (!run) return "";
   const held = isForecast(run) ? "" : `, ${bytes(run.cache_bytes)}`;
   return run.threshold > 0 ? `threshold ${number(run.threshold)}${held}` : "";
+}
+
+const LEAST_SAVED = 0.05; // seconds, as in advice.py
+
+/** @param {Run|null} run @returns {string} "9.2 s, about 8.7 s saved", once a run has ended */
+export function times(run) {
+  if (!run?.finished) return "";
+  const saved = run.seconds_saved >= LEAST_SAVED ? `, about ${seconds(run.seconds_saved)} saved` : "";
+  return seconds(sumOfSeconds(run)) + saved;
 }
 
 /** @param {Run|null} run @returns {string} what the curve shows */

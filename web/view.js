@@ -2,7 +2,7 @@
 
 import {
   columnCount, curvePoints, curveTop, DARK, describe, fateOf, headline, hit, isForecast, isLight, kindOf, layout, legend,
-  LIGHT, limitShare, limits, mix, mostChange, number, progress, shadeOf, ticks, valueName,
+  LIGHT, limitShare, limits, mix, mostChange, number, progress, shadeOf, ticks, times, valueName,
 } from "./model.js";
 
 import { PlanStrips } from "./plans.js";
@@ -32,6 +32,7 @@ export class LiveView {
     this.legend = this.foot.appendChild(make("div", "bwcache-legend"));
     this.swatches = Array.from({ length: MOST_KEYS }, () => this.legend.appendChild(make("span", "bwcache-key")));
     this.limit = this.legend.appendChild(make("span", "bwcache-key bwcache-limit"));
+    this.times = this.legend.appendChild(make("div", "bwcache-times"));
     this.text = this.foot.appendChild(make("div", "bwcache-text"));
     this.frame = 0;
     this.resized = new ResizeObserver(() => this.redraw());
@@ -64,6 +65,7 @@ export class LiveView {
     this.names = legend(run);
     this.swatches.forEach((swatch, i) => (swatch.textContent = this.names[i]?.[1] ?? ""));
     this.limit.textContent = limits(run);
+    this.times.textContent = times(run);
     this.element.dataset.state = !run ? "rest" : run.done ? "done" : "running";
     this.say("");
     this.redraw();

@@ -198,17 +198,19 @@ group("text", () => {
     assert.deepEqual(names(event(cell(0)), event(cell(2))), ["computed", "reused", "against the plan"]);
     assert.deepEqual(names(blocks(null)), ["computed", "by rule", "reused"]);
   });
+  test("times are told at the end, and what was saved where it is worth telling", () => {
+    const told = (seconds_saved) => model.times(runOf(event(cell(0)), end(cell(1), { finished: true, seconds_saved })));
+    assert.deepEqual([told(2.2), told(0.01), told(null)], ["2.0 s, about 2.2 s saved", "2.0 s", "2.0 s"]);
+    const cancelled = runOf(event(cell(0)), end(cell(1), { finished: false, seconds_saved: null }));
+    assert.deepEqual([null, runOf(event(cell(0))), cancelled].map(model.times), ["", "", ""]);
+  });
   test("progress", () => {
     assert.equal(model.progress(null), "");
     assert.equal(model.progress(runOf(event(null))), "0/6");
     assert.equal(model.progress(runOf(event(cell(1)))), "2/6");
     const over = (finished) => end(cell(2), { finished });
-    assert.equal(model.progress(runOf(event(cell(0)), event(cell(1)), over(true))), "3.0 s");
+    assert.equal(model.progress(runOf(event(cell(0)), event(cell(1)), over(true))), "");
     assert.equal(model.progress(runOf(event(cell(0)), event(cell(1)), over(false))), "stopped at 3/6");
-    const told = (seconds_saved) => model.progress(runOf(event(cell(0)), event(cell(1)), end(cell(2), { finished: true, seconds_saved })));
-    assert.equal(told(2.2), "3.0 s, 2.2 s saved");
-    assert.equal(told(0.01), "3.0 s");
-    assert.equal(told(null), "3.0 s");
   });
   test("pointing at a step: what will be, and what was", () => {
     const run = runOf(event(cell(0)), event(cell(1, { error: 0.123456 })), event(cell(2, { reason: "why" })), event(cell(3)));
