@@ -42,6 +42,7 @@ def test_each_plan_counts_once_in_the_rank_correlation():
     plans = [trial(2.0, 0, 50.0, 0.1, (0, 1)), trial(2.0, 1, 40.0, 0.2, (0, 2)), trial(3.0, 0, 45.0, 0.3, (0, 3)),
              trial(3.0, 1, 30.0, 0.4, (0,))]  # fmt: skip
     assert agreement(plans) == pytest.approx(0.8)
-    assert agreement([*plans, *plans[:1] * 5]) == pytest.approx(0.8)
+    again = [trial(2.0 + n, 2, 50.0, 0.1, (0, 1)) for n in range(5)]
+    assert agreement([*plans, *again]) == pytest.approx(0.8)
     assert agreement([trial(2.0, 0, 50.0, float("nan"), (0, 1))]) is None
     assert row(plans) == "tinywan, euler, 8, 8, 5: 2x 50.0 -10.0 3x 45.0 -15.0; rank correlation 0.80"

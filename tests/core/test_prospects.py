@@ -56,6 +56,13 @@ def test_strips_are_the_plans_of_as_many_steps_and_what_ran():
     assert plans.sigmas == TWENTY.sigmas[:-1]
 
 
+def test_of_a_run_that_stopped_nothing_is_told_of_the_rest():
+    run = report(range(0, 20, 2))
+    del run.steps[5:]
+    ran = prospects(run).strips[2]
+    assert ran.computes == (0, 2, 4) and ran.errors[5:] == (None,) * 15
+
+
 def test_a_run_that_measured_shows_plans_at_2x():
     strips = prospects(report(range(20), mode="measure")).strips
     assert [len(strip.computes) for strip in strips] == [10, 10, 20]
