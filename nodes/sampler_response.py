@@ -23,15 +23,17 @@ LINEAR = {
     f"{__package__.rpartition('.')[0]}.hosts.embedded": ("sample_euler", "sample_heun"),  # the host of our own
 }
 MOST_EVALUATIONS = 2  # per step, with room to spare
+MOST_STEPS = 500  # takes a fraction of a second; its cost grows with the square, and so fine steps need no correction
 
 
 def sampler_response(guider, sampler, sigmas: torch.Tensor) -> tuple[SamplerStep, ...]:
-    """What `sampler` does at each evaluation of a run over `sigmas` (steps + 1,). Empty where that is not known.
+    """What `sampler` does at each evaluation of a run over `sigmas` (steps + 1,). Empty where that is not known, and over
+    MOST_STEPS.
 
     sampler: ComfyUI's KSAMPLER. guider: some samplers ask its model for the noise schedule. Raises what they raise.
     """
     function = getattr(sampler, "sampler_function", None)
-    if not is_known(function) or len(sigmas) < 2:
+    if not is_known(function) or not 2 <= len(sigmas) <= MOST_STEPS + 1:
         return ()
     model = UnitModel(guider.model_patcher, room=MOST_EVALUATIONS * len(sigmas))
     schedule = sigmas.detach().to("cpu", torch.float32, copy=True)  # uni_pc writes into its end

@@ -118,3 +118,8 @@ def test_random_numbers_are_put_back(ours):
 def test_samplers_find_the_model_that_they_ask_for_the_noise_schedule_and_their_options(ours):
     assert sampler_response(GUIDER, TinySampler(inquiring, {"churn": 2}), SIGMAS)
     assert SEEN == [(GUIDER.model_patcher, "the model", "cpu", 2)]
+
+
+@pytest.mark.parametrize(("steps", "asked"), [(asking.MOST_STEPS, True), (asking.MOST_STEPS + 1, False)])
+def test_runs_of_very_many_steps_are_not_asked_about(steps, asked):
+    assert bool(sampler_response(GUIDER, SAMPLERS["euler"], torch.linspace(1.0, 0.0, steps + 1))) is asked
