@@ -345,7 +345,7 @@ MUTANTS = [
     ),
     Mutant(
         "every sampler is asked", CORRECTOR, "nodes/sampler_response.py",
-        "if not is_known(function) or len(sigmas) < 2:", "if function is None or len(sigmas) < 2:",
+        "if not is_known(function) or not 2 <= len(sigmas) <= MOST_STEPS + 1:", "if function is None or len(sigmas) < 2:",
         (f"{ATTACH}::test_only_a_sampler_that_is_known_is_corrected_and_only_where_something_is_reused",),
     ),
     Mutant(
