@@ -95,6 +95,14 @@ def test_the_better_plan_of_a_speedup_is_given():
     assert plan_lines(verdict) == "2x: 0 2 4 6 9/10\n3x: 0-1 3 6 9/10"
 
 
+def test_a_plan_that_was_set_aside_is_not_the_better_one():
+    """It computed more, and so came closer."""
+    trials = [trial(psnr=36), trial(kind=AUTOMATIC, psnr=100, computed=10)]
+    assert verdict_on(trials, Choice(speedup=2.0)).chosen.kind == MEASURED
+    both = [trial(psnr=60, computed=8), trial(kind=AUTOMATIC, psnr=100, computed=10)]
+    assert verdict_on(both, Choice(speedup=2.0)).chosen.kind == AUTOMATIC
+
+
 def test_seeds_that_were_not_measured_decide():
     trials = [
         trial(psnr=40), trial(psnr=90, seed=0, unseen=False), trial(kind=AUTOMATIC, psnr=41),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -69,7 +71,7 @@ def test_the_latent_is_the_uncached_one_and_nothing_stays(any_lab):
     outcome = room.calibrate(trials=1)
     assert difference(outcome.latent["samples"], expected) == 0.0
     assert room.guider.model_patcher.wrappers is wrappers and wrappers == before
-    assert outcome.verdict.chosen.psnr < 100.0
+    assert all(math.isfinite(trial.psnr) and trial.computed <= trial.total for trial in outcome.verdict.trials)
 
 
 @pytest.mark.family("wan21_t2v")
