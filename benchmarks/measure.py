@@ -6,21 +6,26 @@ import json
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 
+from ..bwcache_core.planning import Knowledge, together
 from ..hosts.runs import Host, Job, run
 from ..nodes.quality import measure as quality
+from . import simulate
 from .design import Setting, core, quick
-from .methods import FORECAST, Known, Method, others, ours, plain_and_paper
+from .measured_plans import learn
+from .methods import FORECAST, MEASURED, Known, Method, measured, others, ours, plain_and_paper
 from .oracle import inner_products
 from .rivals import residual_cache
+from .simulate import Batch
 
 PROMPTS = 4  # that are measured, seeds 0 to 3; four others, seeds from 100 on, are what oracle and signals learn from
 OTHER_SEEDS = 100
+TAUGHT = 2  # of the other prompts, that measured plans are made from
 RECORD = "bench_record"
 
 
@@ -152,11 +157,29 @@ def by_step(recorded: Sequence[tuple[float, torch.Tensor]], setting: Setting) ->
     return kept[: setting.steps]
 
 
-def methods_of(host: Host, setting: Setting, known: Known, everything: bool) -> list[Method]:
-    """everything: also those that only run on the core of the design."""
+def methods_of(
+    host: Host, setting: Setting, known: Known, everything: bool, names: Collection[str] = ()
+) -> list[Method]:
+    """everything: also those that only run on the core of the design. names: of methods, empty for all."""
     native = host.name.startswith("ComfyUI")
     more = others(host.zoo.family, native, known) if everything else []
+    if everything and (MEASURED in names or not names):
+        more += measured(taught(host, setting), simulated(setting).schedule)
     return [*ours(setting, known), *plain_and_paper(setting.steps), *more]
+
+
+def taught(host: Host, setting: Setting) -> Knowledge | None:
+    """What mode measure learns from some of the other prompts, in plain torch. None where the sampler lets nothing be
+    learned."""
+    job, zoo = other_job(host, setting), replace(host.zoo, scale=setting.scale)
+    batch = Batch(zoo, TAUGHT)
+    batch.prompts, batch.noise = list(job.prompts[:TAUGHT]), zoo.noise(list(job.seeds[:TAUGHT]))
+    runs = learn(batch, simulated(setting))
+    return together(runs) if runs else None
+
+
+def simulated(setting: Setting) -> simulate.Setting:
+    return simulate.Setting(setting.sampler, setting.steps, setting.shift, setting.scale)
 
 
 def measure(host: Host, setting: Setting, request: Request, tell: Callable[[str], None]) -> None:
@@ -167,7 +190,7 @@ def measure(host: Host, setting: Setting, request: Request, tell: Callable[[str]
     reference = reference_of(host, setting, job, request.kept)
     counter = BlockCounter(host.model.get_model_object("diffusion_model"))
     everything = setting in core(setting.model) or setting in quick(setting.model)
-    for method in methods_of(host, setting, reference.known, everything):
+    for method in methods_of(host, setting, reference.known, everything, request.methods):
         if (method.name in request.methods or not request.methods) and (setting, *method.key) not in done:
             tell(f"{method.name} {method.setting}")
             append(request.part, point_of(host, setting, job, method, reference, counter))

@@ -12,7 +12,9 @@ import torch
 
 from ..bwcache_core.config import PAPER, PER_BLOCK, BlockConfig, ForecastConfig
 from ..bwcache_core.plan import Plan, rounded
+from ..bwcache_core.planning import Knowledge, measured_plan
 from ..bwcache_core.published_plans import LISTS, PublishedList
+from ..bwcache_core.schedule import Schedule
 from ..hosts.runs import Job
 from .design import SPEEDUPS, Setting
 from .left_out import CHOSEN_WITHOUT, constants_without
@@ -20,6 +22,7 @@ from .oracle import Oracle
 from .rivals import easycache, magcache, residual_cache, teacache, tuned
 
 FORECAST, ORACLE, LEFT_OUT = "forecast", "oracle's plan", "forecast (model left out)"
+MEASURED = "forecast (measured plan)"
 FEWER_STEPS, EASYCACHE = "fewer steps", "EasyCache"
 TEACACHE, MAGCACHE = "TeaCache signal", "MagCache signal"
 PAPER_INTERVALS = (0, 1)  # R: as published, and the least there is
@@ -123,6 +126,14 @@ def ours(setting: Setting, known: Known) -> list[Method]:
         plan = known.best_plan(rounded(setting.steps / speedup)).text
         points.append(Method(ORACLE, f"{speedup:g}x", ForecastConfig(plan=plan, threshold=TRUSTED)))
     return points
+
+
+def measured(knowledge: Knowledge | None, schedule: Schedule) -> list[Method]:
+    """The forecast mode by plans of its own runs in mode measure, where they taught something."""
+    if knowledge is None:
+        return []
+    plans = {speedup: measured_plan(knowledge, schedule, speedup).text for speedup in SPEEDUPS}
+    return [Method(MEASURED, f"{speedup:g}x", ForecastConfig(speedup, plan=plan)) for speedup, plan in plans.items()]
 
 
 def published(family: str) -> list[Method]:

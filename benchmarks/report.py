@@ -21,12 +21,13 @@ from ..hosts.runs import Host
 from ..zoo.models import open_model
 from ..zoo.sampling import schedule
 from .design import Setting, core
-from .measure import OTHER_SEEDS, PROMPTS, read_points
-from .methods import EASYCACHE, FEWER_STEPS, FORECAST, LEFT_OUT, MAGCACHE, ORACLE, PUBLISHED, TEACACHE
+from .measure import OTHER_SEEDS, PROMPTS, TAUGHT, read_points
+from .methods import EASYCACHE, FEWER_STEPS, FORECAST, LEFT_OUT, MAGCACHE, MEASURED, ORACLE, PUBLISHED, TEACACHE
 from .summary import AXES, TOLD_APART, Results, beside_others, by_model, everything, gains_by, missed, overview
 
 STYLES = {  # colour, marker, line
     FORECAST: ("#c8553d", "o", "-"),
+    MEASURED: ("#d9862c", "o", "-."),
     LEFT_OUT: ("#e0a08f", "o", ":"),
     ORACLE: ("#222222", "", "--"),
     "LeMiCa": ("#2a9d8f", "^", ""),
@@ -125,6 +126,7 @@ def conditions(host: Host, results: Results) -> list[str]:
         f"The other methods ran on {len(core('tinywan'))} settings a model, which over the models hold each pair, too.",
         "- Speed-up: block executions of the uncached run over those of the method. Fidelity: against the uncached run of "
         "the same noise. 100 dB is equality.",
+        f"- Measured plans: what mode measure makes of runs of {TAUGHT} other prompts, with the threshold of the forecast.",
         f"- The oracle's plan: dynamic programming over the outputs on {PROMPTS} other prompts, seeds from {OTHER_SEEDS} on "
         "(benchmarks/oracle.py), for the share of the line that serves it best; it runs whatever its forecasts err. It knows "
         "nothing of the corrector, so it can be beaten. Regret: its mean PSNR less the forecast's.",

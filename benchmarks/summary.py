@@ -11,12 +11,12 @@ from ..bwcache_core.config import PAPER, PER_BLOCK
 from ..bwcache_core.plan import rounded
 from .design import SAMPLERS, SCALES, SPEEDUPS, STEPS, Setting, core
 from .measure import Point
-from .methods import EASYCACHE, FEWER_STEPS, FORECAST, LEFT_OUT, MAGCACHE, ORACLE, TEACACHE
+from .methods import EASYCACHE, FEWER_STEPS, FORECAST, LEFT_OUT, MAGCACHE, MEASURED, ORACLE, TEACACHE
 
 TOLD_APART = 1.02  # below this speed-up nothing was reused, and 100 dB stand for equality
-PLANNED = (FORECAST, LEFT_OUT, ORACLE, FEWER_STEPS)  # made for a speed-up; others are read between their points
+PLANNED = (FORECAST, MEASURED, LEFT_OUT, ORACLE, FEWER_STEPS)  # made for a speed-up; others are read between their points
 METHODS = (
-    FORECAST, LEFT_OUT, ORACLE, "LeMiCa", "MeanCache", PAPER, PER_BLOCK, EASYCACHE, TEACACHE, MAGCACHE, FEWER_STEPS
+    FORECAST, MEASURED, LEFT_OUT, ORACLE, "LeMiCa", "MeanCache", PAPER, PER_BLOCK, EASYCACHE, TEACACHE, MAGCACHE, FEWER_STEPS
 )
 LEAST_GAIN = 10.0  # dB over fewer steps at 2x: what is aimed at
 AXES: dict[str, Callable[[Setting], object]] = {

@@ -35,7 +35,7 @@ def test_all_methods_run_once_and_are_reported(host, tmp_path):
     points = read_points([request.part])
     assert {point.method for point in points} == {
         "forecast", "oracle's plan", "LeMiCa", "MeanCache", "paper", "per block", "TeaCache signal", "MagCache signal",
-        "fewer steps", "forecast (model left out)",
+        "fewer steps", "forecast (model left out)", "forecast (measured plan)",
     }  # fmt: skip
     forecast = next(point for point in points if (point.method, point.point) == ("forecast", "2x"))
     assert forecast.speedup == 2.0 and len(forecast.psnr) == len(forecast.ssim) == 2
