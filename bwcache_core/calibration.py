@@ -122,7 +122,7 @@ class Trial:
 
     @property
     def landed(self) -> float:
-        """The speed-up by evaluations: below `speedup` where forecasts were too far off to be used."""
+        """The speed-up by evaluations: below `speedup` where planned steps could not be reused."""
         return self.total / max(self.computed, 1)
 
 
@@ -288,7 +288,7 @@ def in_words(best: Tried, every: Sequence[Tried]) -> str:
     """One speed-up: the better plan, the other one, and where it landed."""
     others = [each for each in every if each.speedup == best.speedup and each.kind != best.kind]
     beside = f" ({others[0].kind} {others[0].psnr:.1f})" if others else ""
-    landed = "" if best.lands else f", landed at {best.landed:.2g}x: forecasts were off by too much"
+    landed = "" if best.lands else f", landed at {best.landed:.2g}x: more steps had to be computed than planned"
     return f"{best.speedup:g}x: {best.psnr:.1f} dB, {best.kind} plan{beside}{landed}"
 
 
