@@ -9,7 +9,16 @@ import torch
 from comfy_api.latest import io
 from comfy_extras.nodes_custom_sampler import Noise_RandomNoise, SamplerCustomAdvanced
 
-from ..bwcache_core.calibration import Request, correlation_line, cost_line, plan_lines, request_of, summary, table
+from ..bwcache_core.calibration import (
+    CalibrationError,
+    Request,
+    correlation_line,
+    cost_line,
+    plan_lines,
+    request_of,
+    summary,
+    table,
+)
 from ..bwcache_core.report import RunStats
 from .apply import Stats, display_id
 from .events import running_server
@@ -55,6 +64,8 @@ class BWCacheCalibrate(io.ComfyNode):
         cls, guider, sampler, sigmas, latent_image, first_seed: int, seeds: int, speedups: str, trials: int, choose: str
     ) -> io.NodeOutput:
         request = request_of(speedups, choose, first_seed, seeds, trials)
+        if len(sigmas) < 2:  # BasicScheduler at denoise 0
+            raise CalibrationError(f"sigmas has {len(sigmas)} noise levels, expected two or more: no step would run.")
         cost = cost_line(request, len(sigmas) - 1)
         logger.info("BWCache Calibrate: %s", cost)
         node_id = display_id(cls.hidden.dynprompt, cls.hidden.unique_id)

@@ -147,6 +147,13 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(node, given, words)
         execute(node, guider=None, sampler=None, sigmas=None, latent_image=None, **SETTINGS | given)
 
 
+@pytest.mark.parametrize("sigmas", [[], [1.0]])
+def test_without_a_step_it_says_so(wan, node, sigmas):
+    """BasicScheduler at denoise 0 gives no sigma at all."""
+    with pytest.raises(CalibrationError, match=f"sigmas has {len(sigmas)} noise levels"):
+        calibrated(node, {**inputs_of(wan), "sigmas": torch.tensor(sigmas)})
+
+
 def test_without_matplotlib_all_but_the_chart_is_there(wan, node, monkeypatch):
     from bwcache_pack.nodes import calibrate
 
