@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ..bwcache_core.calibration import AUTOMATIC, MEASURED, CalibrationError, Request, Trial, Verdict, verdict_on
 from ..bwcache_core.config import ForecastConfig
 from ..bwcache_core.measure import Lesson
-from ..bwcache_core.plan import Plan, automatic
+from ..bwcache_core.plan import Plan, automatic, rounded
 from ..bwcache_core.planning import Found, Knowledge, Planner, expected_error, together
 from ..bwcache_core.report import RunReport, RunStats
 from ..bwcache_core.schedule import Schedule, schedule_of
@@ -104,7 +104,7 @@ class Bench:
             self._runs[plan.text, seed] = self._cached(plan, seed, uncached, f"{speedup:g}x, {kind} plan: seed {seed}")
         report, psnr = self._runs[plan.text, seed]
         logger.info("BWCache Calibrate: %gx, %s plan %s, seed %d: %.1f dB", speedup, kind, plan.text, seed, psnr)
-        computed, unseen = sum(step.action == "compute" for step in report.steps), seed not in self._measured
+        computed, unseen = computed_of(report), seed not in self._measured
         expected = expected_error(self.found.knowledge, self.schedule, plan.computes) if self.found.knowledge else None
         return Trial(speedup, kind, plan, seed, unseen, computed, report.evaluations, psnr, expected), report
 
@@ -138,6 +138,11 @@ class Bench:
         report.planner = self._planner
         report.plan_note = f"{plan.note}, tried by BWCache Calibrate"
         return report, psnr
+
+
+def computed_of(report: RunReport) -> int:
+    """Evaluations that the model ran, those in part by their share: of context windows that move, only the new ones."""
+    return rounded(sum(step.calls_run / step.calls_total for step in report.steps))
 
 
 @contextmanager

@@ -116,9 +116,10 @@ def test_context_windows(lab, schedule):
                "closed_loop": False, "fuse_method": "pyramid", "freenoise": False}  # fmt: skip
     model = lab.host.node("nodes_context_windows", "WanContextWindowsManualNode", model=lab.plain, **windows)
     room = Room(lab, model, frames=12 if schedule == "standard_uniform" else 9)
-    expected = room.alone(1)
-    assert difference(room.calibrate(trials=1).latent["samples"], expected) == 0.0
+    expected, outcome = room.alone(1), room.calibrate(trials=1)
+    assert difference(outcome.latent["samples"], expected) == 0.0
     assert difference(room.alone(1), expected) == 0.0
+    assert outcome.verdict.chosen.landed == pytest.approx(outcome.reports[-1].work_ratio, rel=0.05), "windows that move compute"
 
 
 @pytest.mark.family("wan21_t2v")
