@@ -35,7 +35,7 @@ SET_ASIDE = (  # a word of the reason why most steps were computed against the p
     ("window", "The context windows moved in most steps, and what a new one shows cannot be foretold.",
      "Set context_schedule to standard_static, where they stay."),
     ("conditions", "Prompts, controls or guidance changed in most steps, and what a new one does cannot be foretold.", LEAVE_OUT),
-    ("since the last change", "Something changed again before a forecast could be measured.", LEAVE_OUT),
+    ("no forecast was checked", "Something changed again before a forecast could be measured.", LEAVE_OUT),
     ("size", "The latent changed its size in most steps, and another size cannot be foretold.", LEAVE_OUT),
 )  # fmt: skip
 

@@ -151,7 +151,7 @@ SAYS = {  # the run: all that is said of it
         "foretold. Leave BWCache Apply out here.",
     ),
     "changes without end": (
-        _with(aside("nothing was measured since the last change")),
+        _with(aside("no forecast was checked on this path yet")),
         "All 12 steps were computed.\nSomething changed again before a forecast could be measured. "
         "Leave BWCache Apply out here.",
     ),
@@ -264,7 +264,7 @@ def test_what_is_said(name):
     assert verdict(run) == text
 
 
-ELSEWHERE = ("earned", "easured", "better", "since the last change", "Broken numbers:", "worse of them", "Largest error")
+ELSEWHERE = ("earned", "easured", "better", "no forecast was checked", "Broken numbers:", "worse of them", "Largest error")
 
 
 def test_every_text_of_a_verdict_is_in_the_table():

@@ -13,7 +13,7 @@ from bwcache_pack.tests.hosts.wild import MOVES, Move, Outcome, sampled
 
 FACTOR = 3.5
 NEW = ("conditions that were not there before", "a context window that was not there before",
-       "nothing was measured since the last change")  # fmt: skip
+       "no forecast was checked on this path yet")  # fmt: skip
 REASONS = {
     *NEW,
     "nothing was computed before", "the plan", "the sampler passed over planned steps", "sigma went back up",
