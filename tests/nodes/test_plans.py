@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import replace
 
@@ -150,12 +151,13 @@ def test_bytes_that_are_no_text(folder):
     assert "cannot be read" in found().warnings[0]
 
 
-def test_numbers_that_do_not_fit_together(folder):
+@pytest.mark.parametrize("change", [lambda told: told["guided"].pop(), lambda told: told.update(runs=math.inf)])
+def test_numbers_that_do_not_fit_together(folder, change):
     remember(SETUP, taught())
     path = the_file(folder)
     told = json.loads(path.read_text())
     del told["checksum"]
-    told["guided"] = told["guided"][:-1]
+    change(told)
     path.write_text(json.dumps({**told, "checksum": plans.checksum(told)}))
     assert "do not fit together" in found().warnings[0]
 
