@@ -133,7 +133,7 @@ def measured(knowledge: Knowledge | None, schedule: Schedule) -> list[Method]:
     if knowledge is None:
         return []
     plans = {speedup: measured_plan(knowledge, schedule, speedup).text for speedup in SPEEDUPS}
-    return [Method(MEASURED, f"{speedup:g}x", ForecastConfig(speedup, plan=plan)) for speedup, plan in plans.items()]
+    return [Method(MEASURED, f"{speedup:g}x", ForecastConfig(speedup=speedup, plan=plan)) for speedup, plan in plans.items()]
 
 
 def published(family: str) -> list[Method]:
