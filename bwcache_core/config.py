@@ -23,7 +23,7 @@ class ConfigError(ValueError):
     __module__ = "builtins"  # ComfyUI shows users the name with its module, and ours is a path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """What every mode has. Raises ConfigError for a value outside its bounds.
 
@@ -55,7 +55,7 @@ class Config:
             raise ConfigError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(choices)}.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ForecastConfig(Config):
     """Forecast mode: a plan says which steps compute, the others are foretold from the outputs of computed ones.
 
@@ -92,14 +92,14 @@ class ForecastConfig(Config):
         return parse(self.plan) is not None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MeasureConfig:
     """Measure mode: no cache, learns a plan's worth from the run. There is nothing to set."""
 
     mode = MEASURE
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BlockConfig(Config):
     """The modes of the paper: blocks are reused, frozen, while they hardly change.
 

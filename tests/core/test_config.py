@@ -87,3 +87,9 @@ def test_monitored_blocks(mode, every, expected):
 
 def test_the_budget_is_in_bytes():
     assert BlockConfig(max_cache_mb=2).budget == 2 * 1024 * 1024
+
+
+def test_settings_are_named():
+    """Else a speed-up that is given alone would be the first step that may be reused."""
+    with pytest.raises(TypeError, match="positional"):
+        ForecastConfig(2.0)
