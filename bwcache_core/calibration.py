@@ -273,7 +273,7 @@ def row(each: Tried, verdict: Verdict) -> list[str]:
 def summary(verdict: Verdict) -> str:
     """What a user should know, the choice first."""
     chosen = verdict.chosen
-    lines = [f"Chosen: {chosen.speedup:g}x with the {chosen.kind} plan, PSNR {chosen.psnr:.1f} dB."]
+    lines = [f"Chosen: {chosen.speedup:g}x with the {chosen.kind} plan, PSNR {chosen.psnr:.1f} dB{landing(chosen)}."]
     lines += [verdict.missed] if verdict.missed else []
     better = [each for each in verdict.best if each.landed > chosen.landed and each.psnr > chosen.psnr]
     lines += [f"{listed([each.speedup for each in better])} came out faster and closer." for _ in better[:1]]
@@ -288,8 +288,13 @@ def in_words(best: Tried, every: Sequence[Tried]) -> str:
     """One speed-up: the better plan, the other one, and where it landed."""
     others = [each for each in every if each.speedup == best.speedup and each.kind != best.kind]
     beside = f" ({others[0].kind} {others[0].psnr:.1f})" if others else ""
-    landed = "" if best.lands else f", landed at {best.landed:.2g}x: more steps had to be computed than planned"
-    return f"{best.speedup:g}x: {best.psnr:.1f} dB, {best.kind} plan{beside}{landed}"
+    why = "" if best.lands else ": more steps had to be computed than planned"
+    return f"{best.speedup:g}x: {best.psnr:.1f} dB, {best.kind} plan{beside}{landing(best)}{why}"
+
+
+def landing(each: Tried) -> str:
+    """Where a plan landed, unless it is about as fast as planned."""
+    return "" if each.lands else f", landed at {each.landed:.2g}x"
 
 
 def whose(trials: Sequence[Trial]) -> str:

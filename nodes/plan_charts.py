@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from ..bwcache_core.calibration import AUTOMATIC, MEASURED, Verdict
+from ..bwcache_core.calibration import AUTOMATIC, MEASURED, Verdict, landing
 from ..bwcache_core.prospects import Prospects
 from .charts import COMPUTED, DPI, FAINT, GROUND, INK, LINES, REUSED, add_key, bare, dress, pixels
 
@@ -23,7 +23,9 @@ COLOURS = {MEASURED: LINES[0], AUTOMATIC: LINES[1]}
 def frontier(verdict: Verdict) -> Figure:
     """PSNR over speed-up with every trial as a point, and the steps of the better plans below."""
     figure, curve, strips = plans_figure(len(verdict.best))
-    curve.set_title(f"{verdict.chosen.speedup:g}x: {verdict.chosen.psnr:.1f} dB", fontsize=14, loc="left", color=INK)
+    chosen = verdict.chosen
+    title = f"{chosen.speedup:g}x: {chosen.psnr:.1f} dB{landing(chosen)}"
+    curve.set_title(title, fontsize=14, loc="left", color=INK)
     curve.set_ylabel("PSNR of the latents, dB", color=INK, fontsize=12)
     curve.set_xlabel("all steps over computed steps", color=INK, fontsize=12)
     draw_trials(curve, verdict)

@@ -161,6 +161,7 @@ def test_the_table_has_every_plan_with_each_of_its_seeds():
 
 def test_where_a_plan_was_set_aside_its_landing_is_said():
     lines = summary(verdict_on([trial(computed=8)], Choice(speedup=2.0)))
+    assert lines.startswith("Chosen: 2x with the measured plan, PSNR 40.0 dB, landed at 1.2x.\n")
     assert "landed at 1.2x: more steps had to be computed than planned" in lines, "for whatever reason: noise, too"
     assert "landed" not in summary(verdict_on([trial()], Choice(speedup=2.0)))
     assert "of the latents" in lines and "of seed 2, which was not measured" in lines

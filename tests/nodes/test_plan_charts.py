@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from matplotlib.colors import to_hex
 
@@ -55,6 +57,12 @@ def test_the_key_names_what_is_there(figure):
     assert names == ["measured plan", "automatic plan", "on a measured seed", "chosen", "computed", "reused"]
     alone = frontier(verdict_on([trial(2.0, AUTOMATIC, 41.0)], Choice(speedup=2.0)))
     assert "measured plan" not in [text.get_text() for text in alone.legends[0].get_texts()]
+
+
+def test_the_title_says_where_a_plan_landed_that_was_set_aside(figure):
+    assert axes_of(figure)[0].get_title(loc="left") == "2x: 44.0 dB"
+    aside = replace(trial(2.0, AUTOMATIC, 100.0), computed=10)
+    assert "landed at 1x" in axes_of(frontier(verdict_on([aside], Choice(speedup=2.0))))[0].get_title(loc="left")
 
 
 def test_it_draws_in_the_size_of_the_other_charts(figure):
