@@ -93,7 +93,8 @@ class BWCacheReport(io.ComfyNode):
         runs = list(stats.runs) if stats is not None else []
         if not runs:
             return without_run(cls, passthrough, stats)
-        both = [runs[-1], *(list(other_stats.runs)[-1:] if other_stats else [])]
+        others = list(other_stats.runs) if other_stats not in (None, stats) else []
+        both = [runs[-1], *others[-1:]]
         run, plans = runs[-1], prospects(runs[-1])
         pictures, text = charts(run, plans), "\n".join(filter(None, [told(runs), together(both)]))
         if pictures:

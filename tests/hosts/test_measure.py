@@ -164,6 +164,7 @@ def test_two_experts_are_measured_in_the_run_that_is_done_anyway_and_told_as_one
         assert "measured on 1 run of sigma " in cached.report.plan_note and len(cached.report.planned) == 4
     told = BWCacheReport.execute(1, low.stats, high.stats)
     assert "Both experts: 8 of 16 steps were computed" in told.args[1] and told.args[4:6] == (8, 16)
+    assert BWCacheReport.execute(1, low.stats, low.stats).args[4:6] == (4, 8), "one run is not counted twice"
 
 
 @pytest.mark.family("wan21_t2v")
