@@ -24,11 +24,11 @@ MODULES = {
     "ChromaRadiance": "chroma_radiance.model", "QwenImageTransformer2DModel": "qwen_image.model",
     "OpenAISignatureMMDITWrapper": "modules.diffusionmodules.mmdit", "MMDiT": "aura.mmdit",
     "LensTransformer2DModel": "lens.model", "MageFlowTransformer2DModel": "mage_flow.model",
-    "JoyImageTransformer3DModel": "joyimage.model",
+    "JoyImageTransformer3DModel": "joyimage.model", "MiniMaxH3Model": "minimax.model",
 }  # fmt: skip
 NEWER = {
     "SCAILWanModel", "SCAIL2WanModel", "WanAnimate2Model", "WanDancerModel", "CausalWanModel",
-    "LensTransformer2DModel", "MageFlowTransformer2DModel", "JoyImageTransformer3DModel",
+    "LensTransformer2DModel", "MageFlowTransformer2DModel", "JoyImageTransformer3DModel", "MiniMaxH3Model",
 }  # than ComfyUI 0.8  # fmt: skip
 SIZES = {"dim": 128, "ffn_dim": 256, "num_heads": 1, "num_layers": 4, "in_dim": 16, "out_dim": 16}
 EXTRA = {"WanModel_S2V": {"audio_dim": 64, "audio_inject_layers": [0, 3]}}
