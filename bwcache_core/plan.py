@@ -25,6 +25,7 @@ FORM = "Such as 0-3 5 8 12/20: steps and ranges in rising order, then the number
 FINEST = 500  # steps that are planned one by one, which takes a tenth of a second; among more, one hardly counts
 FEWEST = 2  # computed steps: with one, no forecast is ever held against anything
 LONGEST_GAP = 8  # steps; published lists (LeMiCa, MeanCache) are bounded at 7 or 8
+FIRST_GAP = 3  # a run's first forecasts are trusted no further (trust.py, first_reach, at the default threshold)
 # Chosen on the models of the zoo by the worst of them (benchmarks/NOTES.md).
 EARLY, EARLY_POWER = 16.0, 6  # how much more the first steps are worth, and how fast that fades
 LEAST_MOVE, LEAST_WIDTH = 1e-3, 1e-6  # of noise level and sigma, for each step: where sigmas are equal, evenly
@@ -220,7 +221,8 @@ def automatic(schedule: Schedule, speedup: float, start_step: int = 0, end_step:
     count = max(count, len(must))
     if steps > FINEST:
         return Plan(evenly(must, count, steps), steps, "automatic", schedule.shift)
-    needed = math.ceil((steps - len(must) + 1) / (count - len(must) + 1))  # by what the window leaves
+    spans = max(count - len(must), 1)  # that may be long: what the window leaves, but the first
+    needed = math.ceil((steps - len(must) + 1) / spans)
     longest = max(LONGEST_GAP, 2 * math.ceil(steps / count), needed)
     computes = cheapest(span_costs(schedule, must, longest), count)
     return Plan(computes, steps, "automatic", schedule.shift)
@@ -242,13 +244,18 @@ def span_costs(schedule: Schedule, must: set[int], longest: int) -> list[list[fl
     worth, levels, costs = step_worth(schedule), schedule.levels, []
     for i in range(schedule.steps):
         total, row = 0.0, [0.0]
-        for step in range(i + 1, min(i + longest, schedule.steps)):
+        for step in range(i + 1, min(i + furthest(i, longest), schedule.steps)):
             if step in must:
                 break
             total += worth[step] * (abs(levels[step] - levels[i]) + LEAST_MOVE * (step - i))
             row.append(total * total)
         costs.append(row)
     return costs
+
+
+def furthest(step: int, longest: int) -> int:
+    """The longest span from a computed step to the next."""
+    return longest if step else min(longest, FIRST_GAP)
 
 
 def step_worth(schedule: Schedule) -> list[float]:

@@ -258,7 +258,7 @@ class Spans:
         if kept in self._ways:
             return self._ways[kept]
         runs, more = self.knowledge.runs, PRIOR_RUNS * self.prior_scale
-        pairs = zip(self.measured(kept), self._priors[kept.step], strict=True)
+        pairs = zip(self.measured(kept), self._priors[kept.step], strict=False)  # fewer at the start (plan.py, FIRST_GAP)
         costs = [(runs * seen + more * prior) / (runs + PRIOR_RUNS) for seen, prior in pairs]
         self._ways[kept] = list(zip(self._reached_from(kept, len(costs)), costs, strict=True))
         return self._ways[kept]

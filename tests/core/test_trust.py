@@ -6,6 +6,8 @@ import math
 
 import pytest
 
+from bwcache_pack.bwcache_core.config import ForecastConfig
+from bwcache_pack.bwcache_core.plan import FIRST_GAP
 from bwcache_pack.bwcache_core.trust import NOISE_SHARE, Trust
 
 CASES = [
@@ -64,3 +66,7 @@ def test_a_latent_that_cannot_be_compared_is_not_trusted(jump):
     trust = Trust(0.5)
     trust.moved(jump)
     assert trust.objection(1.0) is not None
+
+
+def test_automatic_plans_begin_with_no_longer_gap_than_is_trusted():
+    assert Trust(ForecastConfig().threshold).first_reach(planned=True) == FIRST_GAP - 1
