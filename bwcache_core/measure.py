@@ -274,7 +274,7 @@ def lesson(
 ) -> Lesson:
     """What the numbers kept of a run say. Raises NothingLearned."""
     if schedule.steps < FEWEST:
-        raise NothingLearned(f"of {schedule.steps} steps none can be spared")
+        raise NothingLearned(f"a run of fewer than {FEWEST} steps teaches too little")
     if len(sigmas) > 2 * MOST or schedule.steps > MOST:
         raise NothingLearned(f"it has more than {MOST} steps")
     course = course_of(schedule, sigmas, sampler)

@@ -44,7 +44,7 @@ class BWCacheCalibrate(io.ComfyNode):
             category=CATEGORY,
             description="What a speed-up costs on your own model: samples some seeds without a cache, learns from them, tries "
             "plans, and gives the best plan for each speed-up, with a chart. Put it in the place of SamplerCustomAdvanced. "
-            "With its defaults it takes up to 11 times as long; BWCache Apply then uses what was learned.",
+            "With its defaults it takes up to 11 times as long; Its plan goes into BWCache Apply: plan custom, steps.",
             search_aliases=["psnr", "benchmark", "measure", "tune", "plan", "speed up", "cache", "teacache", "easycache"],
             is_output_node=True,
             inputs=calibration_inputs(),
