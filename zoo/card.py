@@ -21,8 +21,8 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from PIL import Image, ImageDraw
 
 from .checkpoints import read_provenance
+from .curves import changes, residual_ratios
 from .judge import FILE, agreement, load_judge
-from .measure import changes, residual_ratios
 from .models import CFG, PlainModel, ZooModel, load_plain, open_model
 from .published import HUNYUAN_720P, WAN_1_3B
 

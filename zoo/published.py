@@ -2,7 +2,7 @@
 
 Source: Zehong-Ma/MagCache at commit df81cb1, MagCache4Wan2.1/magcache_generate.py (line 912) and
 MagCache4HunyuanVideo/magcache_sample_video.py (line 316): mean over tokens of |r_t| / |r_(t-1)|, r = tokens after all
-blocks - tokens before, one prompt, 50 steps, of the pass with the prompt. `zoo/measure.py` computes the same on a zoo model.
+blocks - tokens before, one prompt, 50 steps, of the pass with the prompt. `zoo/curves.py` computes the same on a zoo model.
 """
 
 WAN_1_3B = (  # unipc, shift 5, cfg 5, 480p
