@@ -73,7 +73,7 @@ def check(outcome: Outcome, moves, threshold: float) -> None:
     assert not unplanned or any(words in text for words in ("All", "more step", "in part", "Broken numbers")), text
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, deadline=None)
 @given(
     moves=st.lists(MOVE, min_size=4, max_size=30), schedule=schedules(), speedup=st.sampled_from([1.5, 2.0, 3.0]),
     threshold=st.sampled_from([0.5, 0.2]), seed=st.integers(0, 3),
