@@ -14,6 +14,8 @@ FASTEST = 10.0  # as BWCache Apply's speedup
 MOST_SPEEDUPS = 12
 MEASURED, AUTOMATIC = "measured", "automatic"
 CHOICES = 'Such as "2x", one of the speed-ups that are tried, or "at least 35 dB", the fastest that keeps it.'
+EXAMPLE = "Such as 1.5 2 2.5 3: numbers with spaces between."
+NUMBER = r"[0-9]{1,3}(?:\.[0-9]{1,6})?"
 MISSED = 0.9  # of a plan's speed-up: below it, a run landed elsewhere
 FEWEST_RANKED = 4  # plans: the order of fewer says nothing
 
@@ -65,32 +67,46 @@ def request_of(speedups: str, choose: str, first_seed: int, seeds: int, trials: 
 
 def speedups_of(text: str) -> tuple[float, ...]:
     """Speed-ups of a text such as "1.5 2 2.5 3", rising. Raises CalibrationError."""
-    example = "Such as 1.5 2 2.5 3: numbers with spaces between."
-    parts = [part.removesuffix("x") for part in re.split(r"[\s,;]+", text.strip()) if part]
+    parts = [part.removesuffix("x") for part in parts_of(text)]
     if not parts:
-        raise CalibrationError(f"speedups is empty, expected the speed-ups to try. {example}")
+        raise CalibrationError(f"speedups is empty, expected the speed-ups to try. {EXAMPLE}")
     for part in parts:
-        if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,6})?", part) or not 1.0 < float(part) <= FASTEST:
+        if not re.fullmatch(NUMBER, part) or not 1.0 < float(part) <= FASTEST:
             raise CalibrationError(
-                f"speedups has {part[:20]!r}, expected numbers above 1, up to {FASTEST:g}. {example}"
+                f"speedups has {part[:20]!r}, expected numbers above 1, up to {FASTEST:g}. {EXAMPLE}"
             )
     found = tuple(sorted({float(part) for part in parts}))
     if len(found) > MOST_SPEEDUPS:
-        raise CalibrationError(f"speedups has {len(found)} numbers, expected at most {MOST_SPEEDUPS}. {example}")
+        raise CalibrationError(f"speedups has {len(found)} numbers, expected at most {MOST_SPEEDUPS}. {EXAMPLE}")
     return found
+
+
+def parts_of(text: str) -> list[str]:
+    """The numbers of a text, one by one. A comma parts them as in "1.5,2,3", or is a decimal one as in "1,5 2 2,5 3". Raises
+    CalibrationError where it may be either."""
+    spaced = [part for part in re.split(r",?[\s;]+", text.strip(" \n\t,;")) if part]
+    decimal = [part for part in spaced if re.fullmatch(r"[0-9],[0-9]x?", part)]
+    listed_too = any("." in part or "," in part for part in spaced if part not in decimal)
+    if decimal and (listed_too or len(spaced) == 1):
+        first = decimal[0].removesuffix("x")
+        either = f"{first.replace(',', '.')}, or {first.replace(',', ' ')}"
+        raise CalibrationError(f"speedups has {first!r}, which may be one number or two: write {either}. {EXAMPLE}")
+    if decimal:
+        return [part.replace(",", ".") for part in spaced]
+    return [part for each in spaced for part in each.split(",") if part]
 
 
 def choice_of(text: str, speedups: Sequence[float]) -> Choice:
     """What "2x" or "at least 35 dB" wants. Raises CalibrationError."""
-    plainly = text.strip().lower()
-    if match := re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*x?", plainly):
+    plainly = re.sub(r"(?<=[0-9]),(?=[0-9])", ".", text.strip().lower())  # one number: no list
+    if match := re.fullmatch(rf"({NUMBER})\s*x?", plainly):
         speedup = float(match[1])
         if speedup not in speedups:
             raise CalibrationError(
                 f"choose is {speedup:g}x, which is not tried. Add it to speedups, or choose {listed(speedups)}."
             )
         return Choice(speedup=speedup)
-    if match := re.fullmatch(r"(?:at least\s*)?([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*db", plainly):
+    if match := re.fullmatch(rf"(?:at least\s*)?({NUMBER})\s*db", plainly):
         return Choice(decibels=float(match[1]))
     raise CalibrationError(f"choose is {text[:40]!r}. {CHOICES}")
 

@@ -37,6 +37,23 @@ def test_speedups_are_read_as_people_write_them():
 
 
 @pytest.mark.parametrize(
+    ("text", "speedups"),
+    [
+        ("1,5 2 2,5 3", (1.5, 2.0, 2.5, 3.0)), ("1,5; 2; 2,5", (1.5, 2.0, 2.5)), ("1,5x, 2x, 2,5x", (1.5, 2.0, 2.5)),
+        ("1.5,2,3", (1.5, 2.0, 3.0)), ("2,3,4", (2.0, 3.0, 4.0)), ("2, 3", (2.0, 3.0)), ("2 ,3", (2.0, 3.0)),
+    ],
+)  # fmt: skip
+def test_a_comma_is_a_decimal_one_where_spaces_part_the_numbers(text, speedups):
+    assert speedups_of(text) == speedups
+
+
+@pytest.mark.parametrize("text", ["2,5", "2,5x", "1.5 2,5", "2,5 2,3,4", "2,3,4; 2,5"])
+def test_a_comma_that_may_be_either_is_refused(text):
+    with pytest.raises(CalibrationError, match=r"'2,5', which may be one number or two: write 2\.5, or 2 5\."):
+        speedups_of(text)
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("", "empty"), ("fast", "'fast'"), ("1 2", "'1', expected numbers above 1"), ("11", "up to 10"), ("-2", "'-2'"),
@@ -48,12 +65,12 @@ def test_what_are_no_speedups_is_said(text, words):
         speedups_of(text)
 
 
-@pytest.mark.parametrize("text", ["2x", "2", " 2.0 X ", "2 x"])
+@pytest.mark.parametrize("text", ["2x", "2", " 2.0 X ", "2 x", "2,0"])
 def test_a_speedup_is_chosen(text):
     assert choice_of(text, (1.5, 2.0)) == Choice(speedup=2.0)
 
 
-@pytest.mark.parametrize("text", ["at least 35 dB", "At least 35db", "35 dB"])
+@pytest.mark.parametrize("text", ["at least 35 dB", "At least 35db", "35 dB", "at least 35,0 dB"])
 def test_a_quality_is_chosen(text):
     assert choice_of(text, (2.0,)) == Choice(decibels=35.0)
 
