@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import torch
 import torch.distributed
@@ -358,6 +359,14 @@ def rivals_of(guider, sampler, module: torch.nn.Module) -> list[str]:
     except Exception as error:  # options that are not as ComfyUI's
         logger.info("BWCache did not look for other caches: %s", described(error))
         return []
+
+
+def rivals_at_rest(guider, sampler) -> list[str]:
+    """As rivals_of, before a run: then wrappers lie on the ModelPatcher, not yet in the options."""
+    patcher = guider.model_patcher
+    attached_to = SimpleNamespace(model_options={"transformer_options": {"wrappers": patcher.wrappers}}, model_patcher=patcher)
+    found = [rivals_of(each, sampler, inner_module(patcher)) for each in (guider, attached_to)]
+    return list(dict.fromkeys(name for names in found for name in names))
 
 
 def find_run(model_options: Mapping) -> ForecastRun | None:

@@ -70,7 +70,7 @@ class BWCacheCalibrate(io.ComfyNode):
         logger.info("BWCache Calibrate: %s", cost)
         node_id = display_id(cls.hidden.dynprompt, cls.hidden.unique_id)
         runs = Runs(guider, sampler, sigmas, latent_image, request, lambda what: tell(node_id, f"{cost}\nNow {what}"))
-        outcome = calibrate(Bench(guider, runs), request)
+        outcome = calibrate(Bench(guider, runs, sampler), request)
         tell(node_id, f"{cost}\nDone.")
         picture, words = chart(outcome), summary(outcome.verdict)
         on_node = shown(cls, words, picture) if picture is not None else shown(cls, f"{words}\n{NO_CHARTS}")

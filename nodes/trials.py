@@ -19,7 +19,7 @@ from ..bwcache_core.plan import Plan, automatic, rounded
 from ..bwcache_core.planning import Found, Knowledge, Planner, expected_error, together
 from ..bwcache_core.report import RunReport, RunStats
 from ..bwcache_core.schedule import Schedule, schedule_of
-from .attach import attach, attach_measuring, is_flow
+from .attach import attach, attach_measuring, is_flow, rivals_at_rest
 from .identity import Setup
 from .plans import find, remember, was_measured
 from .quality import latent_psnr
@@ -41,6 +41,7 @@ class Outcome:
 
 def calibrate(bench: Bench, request: Request) -> Outcome:
     """All runs of a request. Costs what request.cost says. What was measured is kept as each run ends."""
+    bench.refuse_rivals()
     latents = {seed: bench.measure(seed) for seed in request.measured}
     latents |= {seed: bench.compare_with(seed) for seed in request.unseen}
     trials, reports = [], {}
@@ -57,17 +58,21 @@ def calibrate(bench: Bench, request: Request) -> Outcome:
 class Bench:
     """One guider with its sampler: every run is the same, but for the seed and what is attached.
 
-    sample: samples the guider as a workflow would. note: why nothing was learned, empty where something was.
+    sample: samples the guider as a workflow would, with `sampler`. note: why nothing was learned, empty where something was.
     """
 
-    def __init__(self, guider, sample: Sample) -> None:
-        self.guider, self.sample = guider, sample
+    def __init__(self, guider, sample: Sample, sampler: object = None) -> None:
+        self.guider, self.sample, self.sampler = guider, sample, sampler
         self.found, self.note = Found(), ""
         self.schedule: Schedule | None = None
         self._measured: set[int] = set()
         self._learned: list[Knowledge] = []
         self._planner: Planner | None = None  # once all is measured
         self._runs: dict[tuple[str, int], tuple[RunReport, float]] = {}
+
+    def refuse_rivals(self) -> None:
+        """Before anything runs. Raises CalibrationError where another cache is on the model."""
+        refuse(rivals_at_rest(self.guider, self.sampler))
 
     def measure(self, seed: int) -> dict:
         """The uncached latent of a seed, which is learned from."""
@@ -123,8 +128,7 @@ class Bench:
         report = stats.runs[-1] if stats.runs else None
         if report is None or not report.evaluations:
             raise CalibrationError(f"Plans cannot be tried here. {' '.join(report.warnings if report else ()) or PASSED_BY}")
-        if report.rivals:
-            raise CalibrationError(f"{report.rivals[0]} is on the same model, so that no run is an uncached one. Remove it.")
+        refuse(report.rivals)  # some come with the run
         return latent, report
 
     def _cached(self, plan: Plan, seed: int, uncached: dict, what: str) -> tuple[RunReport, float]:
@@ -138,6 +142,11 @@ class Bench:
         report.planner = self._planner
         report.plan_note = f"{plan.note}, tried by BWCache Calibrate"
         return report, psnr
+
+
+def refuse(rivals: Sequence[str]) -> None:
+    if rivals:
+        raise CalibrationError(f"{rivals[0]} is on the same model, so that no run is an uncached one. Remove it.")
 
 
 def computed_of(report: RunReport) -> int:

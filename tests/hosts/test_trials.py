@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -228,9 +229,38 @@ def test_another_cache_on_the_model_is_an_error(lab, folder):
         "nodes_easycache", "EasyCacheNode", model=lab.plain, reuse_threshold=0.2, start_percent=0.15, end_percent=0.95,
         verbose=False,
     )  # fmt: skip
+    room = Room(lab, rival)
     with pytest.raises(CalibrationError, match=r"EasyCache is on the same model.*Remove it"):
-        Room(lab, rival).calibrate()
-    assert not folder.exists()
+        room.calibrate()
+    assert not room.sampled and not folder.exists()
+
+
+@pytest.mark.comfyui
+@pytest.mark.family("wan21_t2v")
+def test_another_cache_in_the_sampler_is_an_error_before_anything_runs(lab):
+    def teacache_sample():
+        raise AssertionError
+
+    room = Room(lab)
+    room.bench.sampler = SimpleNamespace(sampler_function=teacache_sample)
+    with pytest.raises(CalibrationError, match=r"TeaCache is on the same model"):
+        room.calibrate()
+    assert not room.sampled
+
+
+@pytest.mark.family("wan21_t2v")
+def test_another_cache_that_comes_with_the_run_is_an_error(lab, folder):
+    room = Room(lab)
+    sample, options = room.sample, room.guider.model_options
+
+    def with_cache(*args):
+        room.guider.model_options = {**options, "transformer_options": {"teacache_options": {}}}
+        return sample(*args)
+
+    room.bench.sample = with_cache
+    with pytest.raises(CalibrationError, match=r"TeaCache is on the same model"):
+        room.calibrate()
+    assert len(room.sampled) == 1 and not folder.exists()
 
 
 @pytest.mark.family("wan21_t2v")
