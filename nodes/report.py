@@ -101,10 +101,7 @@ class BWCacheReport(io.ComfyNode):
             on_node = shown(cls, text, torch.cat(on_the_node(run, plans, pictures), dim=1))  # below each other
         else:
             pictures, on_node = [written(NO_CHARTS)] * CHARTS, shown(cls, f"{text}\n{NO_CHARTS}")
-        if stats.newest is not None and stats.newest.report is run:
-            on_node["bwcache_run"] = [stats.newest.payload(done=True)]
-        if plans:
-            on_node["bwcache_plans"] = [plans_payload(plans)]
+        on_node |= for_browser(stats, plans)
         words = "\n".join(filter(None, [verdict(run), together(both)]))
         figures = (stats.to_json(), computed(both), evaluations(both), factor(both))
         return io.NodeOutput(passthrough, words, run.plan, *figures, *pictures, ui=on_node)
@@ -129,7 +126,17 @@ def without_run(node: type[io.ComfyNode], passthrough, stats: RunStats | None) -
     """What comes in is handed on, and the reason is said."""
     text = NO_CACHE if stats is None else REPLACED if stats.replaced else NOTHING_YET
     pictures = [written(text)] * CHARTS
-    return io.NodeOutput(passthrough, text, "", "[]", 0, 0, 1.0, *pictures, ui=shown(node, text))
+    return io.NodeOutput(passthrough, text, "", "[]", 0, 0, 1.0, *pictures, ui=shown(node, text) | for_browser(stats, None))
+
+
+def for_browser(stats: RunStats | None, plans: Prospects | None) -> dict:
+    """What the views of BWCache Apply and BWCache Report draw. The same keys always, as in `shown`."""
+    newest = stats.newest if stats is not None and stats.runs else None
+    watched = newest is not None and newest.report is stats.runs[-1]
+    return {
+        "bwcache_run": [newest.payload(done=True)] if watched else [],
+        "bwcache_plans": [plans_payload(plans)] if plans else [],
+    }
 
 
 def charts(run: RunReport, plans: Prospects | None) -> list[torch.Tensor]:

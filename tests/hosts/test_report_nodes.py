@@ -77,7 +77,7 @@ def test_what_was_measured_is_drawn_with_the_plans_beside_what_ran(nodes):
     json.dumps(plans, allow_nan=False)
     assert outputs_by_name(nodes["report"], result)["plan_chart"].shape[::3] == (1, 3)
     plain = nodes["report"].execute(1, stats_of(forecast("cr" * 10)))
-    assert "bwcache_plans" not in plain.ui
+    assert plain.ui["bwcache_plans"] == []
 
 
 def test_no_speed_is_told_where_nothing_was_reused_or_another_cache_is_on_the_model(nodes):
@@ -95,6 +95,24 @@ def test_report_without_a_run_hands_on_and_says_why(nodes):
         assert (outputs["json"], outputs["speedup"]) == ("[]", 1.0)
 
 
+def test_every_report_shows_the_same_keys(nodes, monkeypatch):
+    """ComfyUI joins what the items of a list show by the keys of the first, and fails where another lacks one."""
+    from bwcache_pack.bwcache_core.planning import Planner
+    from bwcache_pack.nodes.events import RunEvents
+    from bwcache_pack.tests.core.test_prospects import TWENTY, knowledge
+
+    planned = forecast("c" + "r" * 19, planned="cr" * 10, steps_total=20, planner=Planner(knowledge(), TWENTY))
+    watched = stats_of(planned)
+    watched.newest = RunEvents("7", planned)
+    shown = []
+    for pictures in ([torch.zeros(1, 8, 8, 3)] * 4, []):
+        monkeypatch.setattr("bwcache_pack.nodes.report.charts", lambda run, plans, pictures=pictures: pictures)
+        shown += [nodes["report"].execute(1, stats).ui for stats in (watched, stats_of(RUN), RunStats(), None)]
+    assert [len(ui["images"]) for ui in shown] == [1, 1, 0, 0, 0, 0, 0, 0]
+    assert [set(ui) for ui in shown] == [set(shown[0])] * len(shown)
+    assert [(len(ui["bwcache_run"]), len(ui["bwcache_plans"])) for ui in shown] == [(1, 1), *[(0, 0)] * 3] * 2
+
+
 def test_report_without_matplotlib_gives_everything_but_the_charts(nodes, monkeypatch, caplog):
     for name in list(sys.modules):
         if name.split(".")[0] == "matplotlib" or name == "bwcache_pack.nodes.charts":
@@ -105,7 +123,7 @@ def test_report_without_matplotlib_gives_everything_but_the_charts(nodes, monkey
     outputs = outputs_by_name(nodes["report"], result)
     assert "pip install matplotlib" in caplog.text
     assert "".join(result.ui["text"]).count("pip install matplotlib") == 1
-    assert "images" not in result.ui
+    assert result.ui["images"] == []
     assert "2 of 3" in outputs["verdict"]
     assert outputs["error_chart"].shape == (1, 570, 1200, 3)
     assert 0 < float((outputs["error_chart"] > 0.5).float().mean()) < 0.2, "a dark picture with words on it"
