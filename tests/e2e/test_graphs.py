@@ -42,7 +42,17 @@ class Loop:
                                 seed=seed, steps=12, cfg=4.0, sampler_name="euler", scheduler="simple", denoise=1.0).out(0)
         return {"result": (latent, apply.out(1)), "expand": graph.finalize()}
 
-NODE_CLASS_MAPPINGS = {"TestLoop": Loop}
+class Speedups:
+    RETURN_TYPES, OUTPUT_IS_LIST, FUNCTION, CATEGORY = ("FLOAT",), (True,), "run", "test"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    def run(self):
+        return ([2.0, 3.0],)
+
+NODE_CLASS_MAPPINGS = {"TestLoop": Loop, "TestSpeedups": Speedups}
 """
 
 
@@ -98,6 +108,32 @@ def test_a_loop_is_told_of_at_the_node_that_the_browser_shows(kept):
     [shown] = outputs[REPORT]["bwcache_run"]
     assert shown["node_id"] == LOOP
     assert "The newest of 3 runs, all in json: 18 of 36 model evaluations" in "".join(outputs[REPORT]["text"])
+
+
+def test_a_list_of_latents_is_one_report_of_all_its_runs(kept):
+    """The sampler runs once for each, all with one BWCache Apply. So does the report, which then says the same each time."""
+    listed = graph(31)
+    listed["8"] = {"class_type": "RepeatLatentBatch", "inputs": {"samples": [WORDS, 3], "amount": 3}}
+    listed["9"] = {"class_type": "RebatchLatents", "inputs": {"latents": ["8", 0], "batch_size": 1}}
+    listed[SAMPLER]["inputs"]["latent_image"] = ["9", 0]
+    outputs = kept.run(listed)
+    for text in outputs[JSON]["text"]:
+        assert [decisions(run).count("c") for run in json.loads(text)] == [6, 6, 6]
+    assert len(outputs[JSON]["text"]) == len(outputs[REPORT]["text"]) == 3
+    [told] = set(outputs[REPORT]["text"])
+    assert "The newest of 3 runs, all in json: 18 of 36 model evaluations" in told
+    assert {(run["node_id"], run["finished"]) for run in outputs[REPORT]["bwcache_run"]} == {(APPLY, True)}
+
+
+def test_a_list_of_speedups_is_a_cache_and_a_report_for_each(kept):
+    listed = graph(32)
+    listed["8"] = {"class_type": "TestSpeedups", "inputs": {}}
+    listed[APPLY]["inputs"]["mode.speedup"] = ["8", 0]
+    outputs = kept.run(listed)
+    reports = [json.loads(text) for text in outputs[JSON]["text"]]
+    assert [[decisions(run).count("c") for run in runs] for runs in reports] == [[6], [4]]
+    assert ["6 of 12 steps" in outputs[REPORT]["text"][0], "4 of 12 steps" in outputs[REPORT]["text"][1]] == [True, True]
+    assert [run["evaluations_reused"] for run in outputs[REPORT]["bwcache_run"]] == [6, 8]
 
 
 def test_a_bypassed_node_and_inputs_that_are_left_out(kept):
