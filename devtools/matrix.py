@@ -20,6 +20,7 @@ from pathlib import Path
 from ..tests.matrix.cells import CELLS, MODES, Cell
 from ..tests.matrix.checks import DISTANCE, ERROR
 from ..tests.matrix.combinations import COMBINATIONS
+from ..tests.matrix.rarer import UNSAMPLED
 from ..tests.matrix.variants import VARIANTS
 from .comfyui import checkouts
 from .environment import HOST_TOOLS, overlay
@@ -160,7 +161,8 @@ def models(results: list[Results]) -> str:
     rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     passed = [sum("yes" in {r.outcomes.get(c.name) for c in of} for of in cells.values()) for r in results]
     counts = ", ".join(f"{count} on {version}" for count, version in zip(passed, versions, strict=True))
-    return f"## Models\n\nClasses of `comfy.supported_models` that passed: {counts}.\n\n{rows}"
+    others = ", ".join(f"`{name}` ({what})" for name, what in UNSAMPLED.items())
+    return f"## Models\n\nClasses of `comfy.supported_models` that passed: {counts}. No sampler runs the others: {others}.\n\n{rows}"
 
 
 def class_row(found: str, cells: list[Cell], results: list[Results]) -> list[str]:

@@ -32,6 +32,7 @@ class Instance:
     prompt: more of the conditioning, made from the number of text tokens. control: it takes a "control", for blocks of
     these kinds ("input": the first attribute, "output": the last). newer: configuration that ComfyUI 0.8 lacks.
     smaller: arguments of parts that the model's class builds in one size only, by the name that it calls them by.
+    stand_ins: what makes a smaller class for one that takes no arguments, by that one's name.
     beside: makes the tensors of a checkpoint that belong to no diffusion model.
     """
 
@@ -47,6 +48,7 @@ class Instance:
     sound: tuple[int, ...] = ()
     cfg: float = 4.0
     smaller: dict[str, dict] = field(default_factory=dict)
+    stand_ins: dict[str, Callable[[], type]] = field(default_factory=dict)
     beside: Callable[[], dict[str, torch.Tensor]] = dict
 
     @property
@@ -241,6 +243,8 @@ def build(instance: Instance, version: str):
             module, part = name.rsplit(".", 1)
             made = getattr(importlib.import_module(module), part)
             stack.enter_context(patch(name, partial(made, **arguments)))
+        for name, make in instance.stand_ins.items():
+            stack.enter_context(patch(name, make()))
         model = config.get_model(instance.beside(), "", device=cpu)
     module = model.diffusion_model
     module.load_state_dict(recipes.fill({name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .combinations import COMBINATIONS, SAMPLERS, SCHEDULERS
+from .rarer_wires import RARER_VARIANTS
 from .variants import CONDITIONED, SMALL, VARIANTS
 
 MODES = {
@@ -102,7 +103,8 @@ SMALL_NOTES: dict[str, dict] = {
     for name in ("chroma", "chroma_radiance", "qwen_image", "sd3", "ltxv", "ltxav", "mochi", "lens", "mage_flow", "joyimage",
                  "cosmos", "hidream", "cogvideox", "krea2", "flow_rvs", "kandinsky5_image", "hunyuan_dit", "stable_cascade",
                  "stable_audio", "stable_audio3", "kandinsky5_i2v", "ltxv_i2v", "cosmos_i2v", "cogvideox_i2v", "svd", "ace_step",
-                 "qwen_image_edit", "ltxav_sound", "pixart_sigma", "z_image")
+                 "qwen_image_edit", "ltxav_sound", "pixart_sigma", "z_image", "sd_upscaler", "lotus", "stable_cascade_b", "sv3d_u",
+                 "sv3d_p", "hunyuan_dit1", "cogvideox_inpaint", "triposplat", "seedvr")
 }  # fmt: skip
 
 
@@ -119,7 +121,7 @@ ON_ONE_MODEL = (
 
 
 def variant_cell(name: str) -> Cell:
-    small = name in SMALL or name in CONDITIONED
+    small = name in {*SMALL, *CONDITIONED, *RARER_VARIANTS}
     modes = ALL if name in IN_ALL_MODES else FORECAST if small else HOOKED
     return Cell(name, "alone", modes, error=TIGHTER.get(name, 1.0), **SMALL_NOTES.get(name, {}))
 

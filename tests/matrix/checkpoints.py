@@ -31,7 +31,8 @@ class Checkpoint:
     """module, name: of ComfyUI's class. sizes: its arguments where they differ from SIZES.
 
     metadata: what the file says of itself, for variants that no tensor gives away. left_out: prefixes of tensors that
-    the file lacks. finish: last touches to the loaded diffusion model. model: class that ComfyUI must detect.
+    the file lacks. finish: last touches to the loaded diffusion model. model: class of comfy.supported_models that ComfyUI
+    must detect.
     """
 
     module: str
@@ -93,13 +94,13 @@ SMALL_EAR = {
 
 WAN_I2V = {"in_dim": 36, "model_type": "i2v"}
 CHECKPOINTS = {
-    "wan21_flf2v": Checkpoint("wan.model", "WanModel", "WAN21", {**WAN_I2V, "flf_pos_embed_token_number": 514}),
-    "wan21_fun_control": Checkpoint("wan.model", "WanModel", "WAN21", {**WAN_I2V, "in_dim": 48}),
-    "wan21_talking": Checkpoint("wan.model", "WanModel", "WAN21", {**WAN_I2V, "dim": TALKING, "num_heads": 5}),
-    "wan22_fun_control": Checkpoint("wan.model", "WanModel", "WAN21", {"in_dim": 52}),
-    "wan22_ref_conv": Checkpoint("wan.model", "WanModel", "WAN21", {"in_dim": 52, "in_dim_ref_conv": 16}),
+    "wan21_flf2v": Checkpoint("wan.model", "WanModel", "WAN21_I2V", {**WAN_I2V, "flf_pos_embed_token_number": 514}),
+    "wan21_fun_control": Checkpoint("wan.model", "WanModel", "WAN21_FunControl2V", {**WAN_I2V, "in_dim": 48}),
+    "wan21_talking": Checkpoint("wan.model", "WanModel", "WAN21_I2V", {**WAN_I2V, "dim": TALKING, "num_heads": 5}),
+    "wan22_fun_control": Checkpoint("wan.model", "WanModel", "WAN21_T2V", {"in_dim": 52}),
+    "wan22_ref_conv": Checkpoint("wan.model", "WanModel", "WAN21_T2V", {"in_dim": 52, "in_dim_ref_conv": 16}),
     "wan21_camera": Checkpoint("wan.model", "CameraWanModel", "WAN21_Camera", {"in_dim": 32}),
-    "wan22_camera": Checkpoint("wan.model", "CameraWanModel", "WAN21_Camera",
+    "wan22_camera": Checkpoint("wan.model", "CameraWanModel", "WAN22_Camera",
                                {"in_dim": 36, "model_type": "camera_2.2"}),
     "wan22_s2v": Checkpoint("wan.model", "WanModel_S2V", "WAN22_S2V", {"num_layers": 5}),  # sound enters at 0 and 4
     "wan21_humo": Checkpoint("wan.model", "HumoWanModel", "WAN21_HuMo", **SMALL_EAR),
@@ -113,7 +114,7 @@ CHECKPOINTS = {
     "wan21_scail2": Checkpoint("wan.model", "SCAIL2WanModel", "WAN21_SCAIL2", {"in_dim": 20}),
     "wan22_dancer": Checkpoint("wan.model_wandancer", "WanDancerModel", "WAN22_WanDancer",
                                {"in_dim": 36, "num_layers": 5}),
-    "wan21_causal": Checkpoint("wan.ar_model", "CausalWanModel", "WAN21_CausalAR",
+    "wan21_causal": Checkpoint("wan.ar_model", "CausalWanModel", "WAN21_CausalAR_T2V",
                                metadata={"transformer": {"causal_ar": True}}),
 }  # fmt: skip
 
@@ -139,10 +140,10 @@ def hunyuan_image(channels: int, out: int, patch: tuple[int, ...]) -> recipes.Sh
 
 
 TABLES: dict[str, tuple[Callable[[], recipes.Shapes], str]] = {
-    "wan21_t2v": (lambda: recipes.wan(16, 16, LAYERS), "WAN21"),
-    "wan21_i2v": (lambda: recipes.wan(36, 16, LAYERS, clip=True), "WAN21"),
-    "wan22_i2v": (lambda: recipes.wan(36, 16, LAYERS), "WAN21"),
-    "wan22_5b": (lambda: recipes.wan(48, 48, LAYERS), "WAN22"),
+    "wan21_t2v": (lambda: recipes.wan(16, 16, LAYERS), "WAN21_T2V"),
+    "wan21_i2v": (lambda: recipes.wan(36, 16, LAYERS, clip=True), "WAN21_I2V"),
+    "wan22_i2v": (lambda: recipes.wan(36, 16, LAYERS), "WAN21_T2V"),
+    "wan22_5b": (lambda: recipes.wan(48, 48, LAYERS), "WAN22_T2V"),
     "wan21_vace": (lambda: recipes.wan_vace(1, LAYERS), "WAN21_Vace"),
     "wan21_vace_last": (lambda: recipes.wan_vace(LAYERS, LAYERS), "WAN21_Vace"),
     "hunyuan": (hunyuan, "HunyuanVideo"),
@@ -168,5 +169,5 @@ def write(name: str, folder: Path) -> Path:
 
 
 def detected(name: str) -> str:
-    """Name of the class of comfy.model_base that ComfyUI must take the file for."""
+    """Name of the class of comfy.supported_models that ComfyUI must take the file for."""
     return CHECKPOINTS[name].model if name in CHECKPOINTS else TABLES[name][1]

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from . import parts
-from .desk import Desk
-from .variants import Variant
+from .desk import Desk, Variant
 
 Workflow = Callable[[Desk, Variant], dict]
 

@@ -7,6 +7,7 @@ and returns latents. The same function runs without the cache, with it, and with
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,9 +18,10 @@ from bwcache_pack.tests.hosts import instances, recipes
 from . import checkpoints, quantised, toys
 from .checkpoints import Absent
 from .models import MODELS
+from .rarer import RARER
 
 STEPS = 8
-SMALL_MODELS = {**instances.INSTANCES, **instances.FORECAST_ONLY, **MODELS}
+SMALL_MODELS = {**instances.INSTANCES, **instances.FORECAST_ONLY, **MODELS, **RARER}
 Conditioning = list
 Wired = tuple[Conditioning, Conditioning, dict]  # positive, negative, latent
 
@@ -42,7 +44,7 @@ class Bench:
 
     def class_of(self, name: str) -> str:
         """Class in comfy.supported_models that a checkpoint's model is of."""
-        return type(self.model(name).model.model_config).__name__
+        return class_of(self.model(name))
 
     def twin(self, name: str):
         """A clone of a second model of the same kind, with other weights."""
@@ -92,7 +94,7 @@ class Bench:
             model = quantised.load(path)
         else:
             model = self.host.nodes.UNETLoader().load_unet(path.name, weights)[0]
-        found = type(model.model).__name__
+        found = class_of(model)
         if found != checkpoints.detected(name):
             raise Absent(f"this ComfyUI takes the checkpoint {name} for {found}")
         finish = checkpoints.CHECKPOINTS[name].finish if name in checkpoints.CHECKPOINTS else None
@@ -100,12 +102,16 @@ class Bench:
             finish(model.model.diffusion_model)
         return model
 
-
     def _build(self, name: str):
         recipe = SMALL_MODELS[name]
         if instances.supported_class(recipe) is None:
             raise Absent(f"this ComfyUI has no {recipe.supported}")
         return instances.build(recipe, self.host.version)
+
+
+def class_of(model) -> str:
+    """Class in comfy.supported_models that a loaded model is of."""
+    return type(model.model.model_config).__name__
 
 
 class Desk:
@@ -255,3 +261,20 @@ class Desk:
 
     def keep(self, model) -> None:
         self.bench.sampled[id(model.model)] = model
+
+
+@dataclass(frozen=True)
+class Variant:
+    """title: as the table shows it. wire: conditioning. changes: the inputs that steer it.
+
+    live: of these, what reaches the head of a reused step too where features are cached, because the model adds it
+    after its last block. note: how the cell differs from what a user does, if it does.
+    """
+
+    title: str
+    checkpoint: str
+    wire: Callable[[Desk], Wired]
+    changes: tuple[str, ...] = ()
+    live: tuple[str, ...] = ()
+    channels: int = 16
+    note: str = ""

@@ -7,8 +7,10 @@ import json
 import pytest
 
 from bwcache_pack.tests.matrix.cells import CELLS, QUICK, Cell
-from bwcache_pack.tests.matrix.checkpoints import Absent
+from bwcache_pack.tests.matrix.checkpoints import Absent, detected
 from bwcache_pack.tests.matrix.checks import check
+from bwcache_pack.tests.matrix.desk import SMALL_MODELS
+from bwcache_pack.tests.matrix.rarer import UNSAMPLED
 from bwcache_pack.tests.matrix.variants import VARIANTS
 
 pytestmark = pytest.mark.comfyui
@@ -37,3 +39,13 @@ def test_the_table_has_every_sampler_and_scheduler(comfyui):
     here = {name for name in KSampler.SAMPLERS if not name.endswith("_gpu")}  # on a CPU these are their namesakes
     assert here <= set(SAMPLERS)
     assert set(KSampler.SCHEDULERS) - {"simple"} <= set(SCHEDULERS)
+
+
+def test_every_class_has_a_cell_or_is_not_sampled(comfyui):
+    import comfy.supported_models
+
+    here = {model.__name__ for model in comfy.supported_models.models}
+    checkpoints = {VARIANTS[cell.variant].checkpoint for cell in CELLS.values()}
+    sampled = {SMALL_MODELS[name].supported if name in SMALL_MODELS else detected(name) for name in checkpoints}
+    assert not sampled & set(UNSAMPLED)
+    assert here <= sampled | set(UNSAMPLED), f"without a cell: {sorted(here - sampled - set(UNSAMPLED))}"

@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 
 from bwcache_pack.tests.hosts import recipes
 
 from . import toys, wires
-from .desk import Desk, Wired
-
-
-@dataclass(frozen=True)
-class Variant:
-    """title: as the table shows it. wire: conditioning. changes: the inputs that steer it.
-
-    live: of these, what reaches the head of a reused step too where features are cached, because the model adds it
-    after its last block. note: how the cell differs from what a user does, if it does.
-    """
-
-    title: str
-    checkpoint: str
-    wire: Callable[[Desk], Wired]
-    changes: tuple[str, ...] = ()
-    live: tuple[str, ...] = ()
-    channels: int = 16
-    note: str = ""
-
+from .desk import Desk, Variant, Wired
+from .rarer_wires import RARER_VARIANTS
 
 WAN_VAE, HUNYUAN15_VAE = toys.VAE(), toys.VAE(channels=32, patch=16)
 
@@ -441,4 +423,4 @@ CONDITIONED = {
 }  # fmt: skip
 
 VARIANTS |= {name: Variant(title, name, wires.of_instance) for name, title in SMALL.items()}
-VARIANTS |= CONDITIONED
+VARIANTS |= CONDITIONED | RARER_VARIANTS
