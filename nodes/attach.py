@@ -268,10 +268,12 @@ def open_run(
 
 
 def scale_of(latent_shapes: Sequence[Sequence[int]], mask: torch.Tensor | None) -> Scale:
-    """Picture and sound of a packed latent, shapes (B, C, ...) each: the one with frames of height and width is the picture."""
+    """Parts of a packed latent, shapes (B, C, ...) each. The one with frames of height and width is the picture, beside
+    it is sound; where none has them (points and a camera of TripoSplat) they have no names."""
     if len(latent_shapes) < 2:
         return Scale(mask=mask)
-    named = ["picture" if len(shape) == PICTURE else "sound" for shape in latent_shapes]
+    pictures = [len(shape) == PICTURE for shape in latent_shapes]
+    named = [("picture" if here else "sound") if any(pictures) else "part" for here in pictures]
     names = [name if named.count(name) == 1 else f"{name} {i + 1}" for i, name in enumerate(named)]
     return Scale(tuple(math.prod(shape[1:]) for shape in latent_shapes), mask, tuple(names))
 

@@ -11,7 +11,7 @@ from bwcache_pack.bwcache_core.config import ForecastConfig
 from bwcache_pack.bwcache_core.run import ForecastRun
 from bwcache_pack.bwcache_core.schedule import schedule_of
 from bwcache_pack.hosts.embedded import SAMPLERS, TinySampler
-from bwcache_pack.nodes.attach import activity, call_of, find_run, is_flow, open_run, same, trimmed, with_run
+from bwcache_pack.nodes.attach import activity, call_of, find_run, is_flow, open_run, same, scale_of, trimmed, with_run
 
 X = torch.zeros(1, 4, 2, 2)
 
@@ -223,6 +223,19 @@ def test_a_run_knows_the_model_below_compilation_the_parts_of_a_latent_and_its_m
     assert run.report.model == "Model"
     assert (run.scale.parts, run.scale.mask) == ((8, 15), mask)
     assert opened(SAMPLERS["euler"], latent_shapes=[(1, 4, 2, 2)]).scale.parts == ()
+
+
+@pytest.mark.parametrize(
+    ("shapes", "names"),
+    [
+        ([(1, 24, 2, 4, 4), (1, 32, 2, 8)], ("picture", "sound")),
+        ([(1, 24, 2, 4, 4), (1, 24, 1, 4, 4), (1, 32, 2, 8)], ("picture 1", "picture 2", "sound")),
+        ([(1, 8192, 16), (1, 1, 5)], ("part 1", "part 2")),
+    ],
+    ids=["MiniMax-H3", "two pictures", "TripoSplat"],
+)
+def test_parts_of_a_latent_are_named_after_what_they_hold(shapes, names):
+    assert scale_of(shapes, None).names == names
 
 
 def test_other_caches_are_named():
