@@ -1,7 +1,10 @@
 /**
  * What the live view shows, as pure functions on plain data: no DOM, no ComfyUI, nothing remembered.
  * Events are `bwcache.step` as listed in docs/events.md. Evaluations, steps and blocks count from 0, as in the report.
+ * What makes text takes the words of a language (words.js) as its last argument.
  */
+
+import { ENGLISH, fill } from "./words.js";
 
 /**
  * @typedef {object} Evaluation one evaluation of the model, as the event has it
@@ -82,12 +85,19 @@ export function isIn(ranges, step) {
  * @param {number} step
  * @returns {string}
  */
-export function describePlanned(plans, strip, step) {
+export function describePlanned(plans, strip, step, words = ENGLISH) {
   const error = strip.errors[step];
-  const kind = strip.name === "ran" ? "error" : "expected error";
-  const measured = Number.isFinite(error) ? `, ${kind} ${number(error)}` : "";
-  const done = isIn(strip.computed, step) ? "computed" : "reused";
-  return `${strip.name}, step ${step}: ${done}${measured}, sigma ${number(plans.sigmas[step])}`;
+  const kind = strip.name === "ran" ? words.error : words.expected;
+  const parts = [isIn(strip.computed, step) ? words.computed : words.reused];
+  if (Number.isFinite(error)) parts.push(`${kind} ${number(error)}`);
+  parts.push(`sigma ${number(plans.sigmas[step])}`);
+  const place = [nameOf(strip.name, words), fill(words.step, { step })].join(words.comma);
+  return `${place}: ${parts.join(words.comma)}`;
+}
+
+/** @param {string} name of a plan or of a part of a latent @returns {string} in the reader's language, if it has a word for it */
+export function nameOf(name, words = ENGLISH) {
+  return Object.hasOwn(words, name) ? words[name] : name;
 }
 
 /**
@@ -204,24 +214,24 @@ export function present(run) {
  * @param {Run|null} run
  * @returns {string}
  */
-export function headline(run) {
-  if (!run) return "No run yet";
+export function headline(run, words = ENGLISH) {
+  if (!run) return words.none;
   const cells = present(run);
-  if (!cells.length && !run.done) return expectation(run);
+  if (!cells.length && !run.done) return expectation(run, words);
   const computed = cells.filter((cell) => cell.action !== "reuse").length;
-  if (!run.done) return `${computed} computed, ${cells.length - computed} reused`;
-  const unit = cells.length > run.total_steps ? "evaluations" : "steps";
-  const parts = [`${computed} of ${cells.length} ${unit} computed`];
-  if (run.mode === "per block") parts[0] = `${percentReused(run)} % of blocks reused`;
-  if (Number.isFinite(run.speedup)) parts.push(`about ${run.speedup.toFixed(1)}x`);
-  return parts.join(", ");
+  if (!run.done) return fill(words.soFar, { computed, reused: cells.length - computed });
+  const counted = cells.length > run.total_steps ? words.evaluations : words.steps;
+  const parts = [fill(counted, { computed, all: cells.length })];
+  if (run.mode === "per block") parts[0] = fill(words.blocks, { percent: percentReused(run) });
+  if (Number.isFinite(run.speedup)) parts.push(fill(words.faster, { times: run.speedup.toFixed(1) }));
+  return parts.join(words.comma);
 }
 
-function expectation(run) {
-  if (!run.planned.length) return "Sampling begins";
+function expectation(run, words) {
+  if (!run.planned.length) return words.begins;
   const computed = run.planned.reduce((sum, [first, last]) => sum + last - first + 1, 0);
-  const name = run.plan_note?.startsWith("measured") ? "Measured plan" : "Plan";
-  return `${name}: ${computed} of ${run.total_steps} steps computed`;
+  const measured = run.plan_note?.startsWith("measured");
+  return fill(measured ? words.measuredPlan : words.plan, { computed, all: run.total_steps });
 }
 
 function percentReused(run) {
@@ -234,12 +244,12 @@ function percentReused(run) {
  * @param {Run|null} run
  * @returns {string}
  */
-export function progress(run) {
+export function progress(run, words = ENGLISH) {
   if (!run) return "";
   const done = (run.evaluations.at(-1)?.step ?? -1) + 1;
   if (!run.done) return `${Math.min(done, run.total_steps)}/${run.total_steps}`;
   if (run.finished) return "";
-  return done ? `stopped at ${done}/${run.total_steps}` : "stopped";
+  return done ? fill(words.stoppedAt, { place: `${done}/${run.total_steps}` }) : words.stopped;
 }
 
 function sumOfSeconds(run) {
@@ -251,32 +261,32 @@ function sumOfSeconds(run) {
  * @param {Run|null} run
  * @returns {[string, string][]}
  */
-export function legend(run) {
-  if (!isForecast(run)) return [["computed", "computed"], ["rule", "by rule"], ["reused", "reused"]];
+export function legend(run, words = ENGLISH) {
   const kinds = new Set(run ? present(run).map((cell) => fateOf(run, cell.evaluation).kind) : []);
-  const names = [["computed", "computed"], ["reused", "reused"], ["partial", "in part"], ["aside", "against the plan"]];
-  return names.filter(([kind]) => ["computed", "reused"].includes(kind) || kinds.has(kind));
+  const always = isForecast(run) ? ["computed", "reused"] : ["computed", "rule", "reused"];
+  const names = isForecast(run) ? ["computed", "reused", "partial", "aside"] : always;
+  return names.filter((kind) => always.includes(kind) || kinds.has(kind)).map((kind) => [kind, words[kind]]);
 }
 
 /** @param {Run|null} run @returns {string} what the curve is held against, and in block modes what is held in memory */
-export function limits(run) {
-  if (!run) return "";
-  const held = isForecast(run) ? "" : `, ${bytes(run.cache_bytes)}`;
-  return run.threshold > 0 ? `threshold ${number(run.threshold)}${held}` : "";
+export function limits(run, words = ENGLISH) {
+  if (!run || !(run.threshold > 0)) return "";
+  const held = isForecast(run) ? [] : [bytes(run.cache_bytes)];
+  return [fill(words.threshold, { value: number(run.threshold) }), ...held].join(words.comma);
 }
 
 const LEAST_SAVED = 0.05; // seconds, as in advice.py
 
 /** @param {Run|null} run @returns {string} "9.2 s, about 8.7 s saved", once a run has ended */
-export function times(run) {
+export function times(run, words = ENGLISH) {
   if (!run?.finished) return "";
-  const saved = run.seconds_saved >= LEAST_SAVED ? `, about ${seconds(run.seconds_saved)} saved` : "";
-  return seconds(sumOfSeconds(run)) + saved;
+  const saved = run.seconds_saved >= LEAST_SAVED ? [fill(words.saved, { time: seconds(run.seconds_saved) })] : [];
+  return [seconds(sumOfSeconds(run)), ...saved].join(words.comma);
 }
 
 /** @param {Run|null} run @returns {string} what the curve shows */
-export function valueName(run) {
-  return isForecast(run) ? "error" : "change";
+export function valueName(run, words = ENGLISH) {
+  return isForecast(run) ? words.error : words.change;
 }
 
 /**
@@ -286,36 +296,40 @@ export function valueName(run) {
  * @param {number|null} block null when pointing at the curve
  * @returns {string}
  */
-export function describe(run, column, block) {
+export function describe(run, column, block, words = ENGLISH) {
   const cell = run.evaluations[column];
-  return isForecast(run) ? describeStep(run, column, cell) : cell ? describeBlock(cell, block) : "";
+  return isForecast(run) ? describeStep(run, column, cell, words) : cell ? describeBlock(cell, block, words) : "";
 }
 
-const FATES = { computed: "computed", reused: "reused", partial: "reused in part", aside: "computed against the plan" };
+/** In the words' own names. */
+const FATES = { computed: "computed", reused: "reused", partial: "reusedInPart", aside: "computedAside" };
 
-function describeStep(run, column, cell) {
-  const { kind } = fateOf(run, column);
+function describeStep(run, column, cell, words) {
+  const what = words[FATES[fateOf(run, column).kind]];
   if (!cell) {
     const step = Math.floor(column / evaluationsPerStep(run));
-    return run.done ? "" : `step ${step}: will be ${FATES[kind]}`;
+    return run.done ? "" : `${fill(words.step, { step })}: ${fill(words.will, { what })}`;
   }
-  const measured = Number.isFinite(cell.error) ? `, error ${number(cell.error)}${byPart(cell)}` : "";
-  return `step ${cell.step}: ${FATES[kind]}, ${cell.reason}${measured}, sigma ${number(cell.sigma)}, ${seconds(cell.seconds)}`;
+  const parts = [what, cell.reason];
+  if (Number.isFinite(cell.error)) parts.push(`${words.error} ${number(cell.error)}${byPart(cell, words)}`);
+  parts.push(`sigma ${number(cell.sigma)}`, seconds(cell.seconds));
+  return `${fill(words.step, cell)}: ${parts.join(words.comma)}`;
 }
 
 /** @param {Evaluation} cell @returns {string} " (picture 0.05, sound 0.12)" where one latent holds both */
-function byPart(cell) {
+function byPart(cell, words) {
   const parts = Object.entries(cell.parts ?? {}).filter(([, error]) => Number.isFinite(error));
-  return parts.length ? ` (${parts.map(([name, error]) => `${name} ${number(error)}`).join(", ")})` : "";
+  const told = parts.map(([name, error]) => `${nameOf(name, words)} ${number(error)}`);
+  return told.length ? ` (${told.join(words.comma)})` : "";
 }
 
-function describeBlock(cell, block) {
+function describeBlock(cell, block, words) {
   const change = block === null ? undefined : cell.block_changes[block];
   const kind = block === null ? cell.action : kindOf(cell, block);
-  const done = kind === "reused" || kind === "reuse" ? "reused" : kind === "partial" ? "reused in part" : "computed";
-  const place = block === null ? `step ${cell.step}` : `step ${cell.step}, block ${block}`;
-  const measured = Number.isFinite(change) ? ` (changed ${number(change)})` : "";
-  return `${place}: ${done}${measured}, ${cell.reason}, ${seconds(cell.seconds)}`;
+  const done = kind === "reused" || kind === "reuse" ? words.reused : kind === "partial" ? words.reusedInPart : words.computed;
+  const place = [fill(words.step, cell), ...(block === null ? [] : [fill(words.block, { block })])].join(words.comma);
+  const measured = Number.isFinite(change) ? fill(words.changed, { value: number(change) }) : "";
+  return `${place}: ${[done + measured, cell.reason, seconds(cell.seconds)].join(words.comma)}`;
 }
 
 /**
