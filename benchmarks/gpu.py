@@ -1,8 +1,9 @@
 """What can only be seen on a GPU: python devtools/pack.py benchmarks.gpu [--parts abc] [--out FOLDER]
 
 Each part is on its own, writes its own file, and is left out when that file is there: interrupted, the next call goes on.
-All of them take under 8 minutes. With --device cpu all runs on tiny shapes: what a GPU alone can say is null then.
-COMFYUI_PATH adds a real ComfyUI where a part can use one.
+A part that fails has no file; the others run, and the exit status is 1. All of them take under 8 minutes. With --device cpu
+all runs on tiny shapes: what a GPU alone can say is null then. COMFYUI_PATH adds a real ComfyUI where a part can use one:
+start it with that one's Python then.
 """
 
 from __future__ import annotations
@@ -15,16 +16,19 @@ import platform
 import subprocess
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from ..bwcache_core.config import BlockConfig, ForecastConfig
 from ..bwcache_core.report import RunReport, RunStats
+from ..bwcache_core.run import described
 from ..hosts.embedded import SAMPLERS, TinyGuider, TinyPatcher
 from ..hosts.runs import Job, noise_of
 from ..nodes.attach import attach
@@ -43,6 +47,7 @@ STEPS = 12
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 DYNAMIC = "dynamic VRAM"
 OFFLOADING = ("lowvram", "novram", DYNAMIC)
+SYNC = "called a synchronizing"  # how PyTorch's warning of a wait begins; that of the mode itself differs
 
 
 @dataclass(frozen=True)
@@ -158,7 +163,7 @@ class Waits:
     def count(self) -> int:
         if not self.bench.on_gpu:
             return self._reads.count
-        return sum("synchronizing" in str(warning.message) for warning in self._caught)
+        return sum(SYNC in str(warning.message) for warning in self._caught)
 
     @contextmanager
     def counting(self):
@@ -226,18 +231,28 @@ def times_of(bench: Bench, shape: Shape) -> dict:
 
 
 def off_is_plain(bench: Bench) -> dict:
-    """c. With speedup 1 the latents are those of the plain model, bit for bit, whatever the weights are and wherever."""
-    equal = {name: equal_when_off(bench, dtype) for name, dtype in DTYPES.items()}
-    equal["fp8 weights"] = equal_when_off(bench, torch.bfloat16, weights=torch.float8_e4m3fn)
-    equal["weights on the host"] = equal_when_off(bench, torch.bfloat16, offloaded=True)
+    """c. With speedup 1 the latents are those of the plain model, bit for bit, whatever the weights are and wherever.
+    Of what could not be tried here: why."""
+    ways = {name: partial(equal_when_off, bench, dtype) for name, dtype in DTYPES.items()}
+    ways["fp8 weights"] = partial(equal_when_off, bench, torch.bfloat16, weights=torch.float8_e4m3fn)
+    ways["weights on the host"] = partial(equal_when_off, bench, torch.bfloat16, offloaded=True)
     for name, options in compilers(bench).items():
-        equal[f"compiled, {name}"] = equal_when_off(bench, torch.float32, compiled=options)
+        ways[f"compiled, {name}"] = partial(equal_when_off, bench, torch.float32, compiled=options)
+    equal: dict[str, bool | str | None] = {name: tried(way) for name, way in ways.items()}
     root = os.environ.get("COMFYUI_PATH", "")
     for name in OFFLOADING:
         asked = root and (bench.on_gpu or name != DYNAMIC)
-        equal[f"ComfyUI, {name}"] = in_a_process_of_its_own(bench, name) if asked else None
+        equal[f"ComfyUI, {name}"] = tried(partial(in_a_process_of_its_own, bench, name)) if asked else None
     ignored = "" if bench.on_gpu else "on a CPU nothing is offloaded, and fp8 or offloaded weights are only cast"
     return {"equal": equal, "comfyui": root and Path(root).name, "note": ignored}
+
+
+def tried(way: Callable[[], bool]) -> bool | str:
+    """What `way` says, or its error: a compiler or a card that cannot do one of them keeps no other from being tried."""
+    try:
+        return way()
+    except Exception as error:
+        return described(error)
 
 
 def compilers(bench: Bench) -> dict[str, dict]:
@@ -308,6 +323,7 @@ def memory(bench: Bench) -> dict:
     shape = bench.shape("wan")
     model = untrained(shape, 1, torch.bfloat16, bench.device)
     noise, contexts = parts_of(bench, shape)
+    sample(bench, model, noise, contexts, steps=2)  # libraries take their workspaces, and keep them
     found = {}
     for name, config in {"plain": None, "forecast": ForecastConfig(threshold=LOOSE)}.items():
         before = bench.fresh()
@@ -417,22 +433,32 @@ PARTS: dict[str, Callable[[Bench], dict]] = {
 }  # fmt: skip
 
 
-def main() -> None:
+def main() -> int:
+    """Exit status: 1 if a part failed."""
     args = parse_arguments()
     if args.comfyui:
         sys.stdout.write(json.dumps(comfyui_off(args.comfyui)) + "\n")
-        return
+        return 0
     bench, folder = Bench(args.device), args.out
     folder.mkdir(parents=True, exist_ok=True)
-    for name in args.parts:
-        file = folder / f"{name}.json"
-        if not file.exists():
-            began = time.monotonic()
-            found = PARTS[name](bench)
-            found["seconds"] = round(time.monotonic() - began, 1)
-            file.write_text(json.dumps(found, indent=1), encoding="utf-8")
-        sys.stdout.write(f"{name}: {file.read_text(encoding='utf-8')}\n")
+    failed = [name for name in args.parts if not done(bench, name, folder / f"{name}.json")]
     (folder / "README.md").write_text(page(bench, folder), encoding="utf-8")
+    return int(bool(failed))
+
+
+def done(bench: Bench, name: str, file: Path) -> bool:
+    """Run a part whose file is not there yet, and show what it found. Whether it went well."""
+    if not file.exists():
+        began = time.monotonic()
+        try:
+            found = PARTS[name](bench)
+        except Exception:
+            sys.stdout.write(f"{name} failed: {traceback.format_exc()}\n")
+            return False
+        found["seconds"] = round(time.monotonic() - began, 1)
+        file.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    sys.stdout.write(f"{name}: {file.read_text(encoding='utf-8')}\n")
+    return True
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -461,4 +487,4 @@ def page(bench: Bench, folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

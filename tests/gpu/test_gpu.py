@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from bwcache_pack.benchmarks import gpu
 from bwcache_pack.benchmarks.gpu import PARTS, Bench
 from bwcache_pack.benchmarks.shapes import SHAPES, Block, untrained
 
+PROTOTYPE = "Synchronization debug mode is a prototype feature and does not yet detect all synchronizing operations"
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 
 
@@ -75,6 +77,38 @@ def test_an_interrupted_call_goes_on_where_it_stopped(tmp_path, monkeypatch, cap
     assert ran == ["a", "b", "c"]
     assert json.loads((tmp_path / "c.json").read_text())["found"] == "c"
     assert capsys.readouterr().out.count("found") == 5
+
+
+def test_a_part_that_fails_stops_no_other_and_is_tried_again(tmp_path, monkeypatch, capsys):
+    def broken(bench):
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(gpu, "PARTS", {"a": broken, "b": lambda bench: {"found": "b"}})
+    monkeypatch.setattr(gpu, "page", lambda bench, folder: "")
+    monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cpu", "--parts", "ab", "--out", str(tmp_path)])
+    assert gpu.main() == 1
+    assert "no such kernel" in capsys.readouterr().out and not (tmp_path / "a.json").exists()
+    monkeypatch.setitem(gpu.PARTS, "a", lambda bench: {"found": "a"})
+    assert gpu.main() == 0
+    assert (tmp_path / "a.json").exists()
+
+
+def test_a_compiler_that_fails_says_so_and_the_rest_is_tried(bench, monkeypatch):
+    monkeypatch.setattr(gpu, "compilers", lambda bench: {"none": {"backend": "no such backend"}})
+    monkeypatch.setattr(gpu, "DTYPES", {"float32": torch.float32})
+    monkeypatch.delenv("COMFYUI_PATH", raising=False)
+    equal = gpu.off_is_plain(bench)["equal"]
+    assert "no such backend" in equal["compiled, none"]
+    assert equal["float32"] is equal["fp8 weights"] is equal["weights on the host"] is True
+
+
+def test_only_pytorchs_warnings_of_waits_are_counted(monkeypatch):
+    """Its mode warns of itself, too."""
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda mode: warnings.warn(PROTOTYPE, stacklevel=1))
+    waits = gpu.Waits(Bench("cuda"))
+    with waits.counting():
+        warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+        assert waits.count == 1
 
 
 def test_the_page_has_every_part_and_says_where_it_ran(tmp_path):
