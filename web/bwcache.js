@@ -3,7 +3,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { rememberLinks, restoreLinks } from "./links.js";
-import { calibrationCost, findNode, reduce } from "./model.js";
+import { calibrationCost, findNode, nodesOf, reduce } from "./model.js";
 import { LiveView, ReportView } from "./view.js";
 
 const EVENT = "bwcache.step";
@@ -12,7 +12,6 @@ const HEIGHTS = { BWCacheApply: 210, BWCacheReport: 140, BWCacheCompare: 84, BWC
 const TALLEST_TEXT = 310; // the rest of a node is for its pictures
 const MARGIN = 20; // that the canvas leaves above and below a widget
 const WITH_MODES = ["BWCacheApply", "BWCacheApplyRaylight"];
-const NOT_RUN = [2, 4]; // modes of a node that is muted or bypassed
 const INVITATIONS = {
   BWCacheReport: "Queue a prompt to read what the cache did.",
   BWCacheCompare: "Queue a prompt to compare.",
@@ -44,7 +43,7 @@ app.registerExtension({
 
   init() { // as early as there is a hook: the frontend complains of messages that nobody listens to
     api.addEventListener(EVENT, (event) => receive(event.detail));
-    api.addEventListener("execution_start", () => clearBypassed(app.rootGraph));
+    api.addEventListener("execution_start", clearBypassed);
   },
 
   nodeCreated(node) {
@@ -74,14 +73,13 @@ function receive(event) {
 }
 
 /** A prompt runs without the nodes that are bypassed: what they show of an earlier run would be taken for this one's. */
-function clearBypassed(graph) {
-  for (const node of graph?.nodes ?? []) {
+function clearBypassed() {
+  const ran = new Set(nodesOf(app.rootGraph, false));
+  for (const node of new Set(nodesOf(app.rootGraph, true))) {
     const view = views.get(node);
-    if (view instanceof LiveView && NOT_RUN.includes(node.mode)) {
-      view.show(null, true);
-      for (const [key, run] of runs) if (findNode(app.rootGraph, run.node_id) === node) runs.delete(key);
-    }
-    if (node.subgraph) clearBypassed(node.subgraph);
+    if (!(view instanceof LiveView) || ran.has(node)) continue;
+    view.show(null, true);
+    for (const [key, run] of runs) if (findNode(app.rootGraph, run.node_id) === node) runs.delete(key);
   }
 }
 
@@ -139,11 +137,15 @@ function styles() {
   return link;
 }
 
-/** A report that ComfyUI had kept comes without the run's events: it brings the run for the live view along. */
-function showReport(node, view, { text, bwcache_run: [run] = [], bwcache_plans: [plans = null] = [] }) {
-  if (text) view.show(Array.isArray(text) ? text.join("") : String(text));
-  view.plans.show(plans);
+/**
+ * A report that ComfyUI had kept comes without the run's events: it brings the run for the live view along. Where the node ran
+ * for each item of a list, there is a value of each: texts that differ are shown, and what belongs to the newest run.
+ */
+function showReport(node, view, { text, bwcache_run: shown = [], bwcache_plans: plans = [] }) {
+  if (text) view.show(...new Set([text].flat().map(String)));
+  view.plans.show(plans.at(-1) ?? null);
   view.told ||= Boolean(text);
+  const run = shown.at(-1);
   if (run && !runs.has(keyOf(run))) receive(run);
   const [width, height] = node.size;
   node.setSize([width, Math.max(height, node.computeSize()[1])]); // a longer text would be cut off

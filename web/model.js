@@ -493,6 +493,19 @@ export function findNode(graph, id) {
   return findNode(node.subgraph, rest.join(":"));
 }
 
+const NOT_RUN = [2, 4]; // modes of a node that is muted or bypassed
+
+/**
+ * Nodes of a graph and of its subgraphs.
+ * @param {object} graph the root graph
+ * @param {boolean} all whether also those that a prompt leaves out: bypassed or muted, or in a subgraph that is
+ * @returns {object[]} a node more than once where its subgraph is used more than once
+ */
+export function nodesOf(graph, all) {
+  const nodes = (graph?.nodes ?? []).filter((node) => all || !NOT_RUN.includes(node.mode));
+  return nodes.flatMap((node) => [node, ...nodesOf(node.subgraph, all)]);
+}
+
 function clamp(value, low, high) {
   return Math.min(Math.max(value, low), high);
 }

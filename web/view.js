@@ -131,7 +131,7 @@ export class LiveView {
   }
 }
 
-/** The text of a report or a comparison, first line set off. */
+/** Texts of a report or a comparison, the first line of each set off. */
 export class ReportView {
   /** @param {string} invitation shown before the first run */
   constructor(invitation) {
@@ -143,17 +143,20 @@ export class ReportView {
     this.show(invitation);
   }
 
-  /** @param {string} text lines */
-  show(text) {
-    const [first, ...rest] = text.split("\n");
-    this.lines.replaceChildren(make("div", "bwcache-verdict", first));
-    for (const line of rest.filter(Boolean)) this.lines.append(make("div", "bwcache-line", line));
+  /** @param {...string} texts lines of each */
+  show(...texts) {
+    this.lines.replaceChildren(...texts.flatMap(elements));
   }
 
   /** Pixels that all of it takes; little while it is not on a page. */
   get wanted() {
     return [...this.element.children].reduce((sum, part) => sum + (part.offsetHeight ?? 0), PADDING);
   }
+}
+
+function elements(text) {
+  const [first, ...rest] = text.split("\n");
+  return [make("div", "bwcache-verdict", first), ...rest.filter(Boolean).map((line) => make("div", "bwcache-line", line))];
 }
 
 function make(tag, name, text = "") {

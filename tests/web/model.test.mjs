@@ -293,6 +293,18 @@ group("findNode", () => {
   test("without a graph", () => assert.equal(model.findNode(undefined, "3"), null));
 });
 
+group("nodesOf", () => {
+  const inner = { nodes: [{ id: 7, mode: 0 }, { id: 8, mode: 4 }] };
+  const graph = (mode) => ({ nodes: [{ id: 3, mode: 2 }, { id: 12, mode, subgraph: inner }, { id: 13, mode: 0 }] });
+  const ids = (...given) => model.nodesOf(...given).map(({ id }) => id);
+  test("all", () => assert.deepEqual(ids(graph(0), true), [3, 12, 7, 8, 13]));
+  test("those that a prompt runs", () => assert.deepEqual(ids(graph(0), false), [12, 7, 13]));
+  test("none in a subgraph that is bypassed or muted", () => {
+    for (const mode of [2, 4]) assert.deepEqual(ids(graph(mode), false), [13]);
+  });
+  test("none without a graph", () => assert.deepEqual(ids(undefined, true), []));
+});
+
 group("plans that were measured", () => {
   test("are named before the first step", () => {
     assert.equal(model.headline(runOf(event(null))), "Plan: 4 of 6 steps computed");

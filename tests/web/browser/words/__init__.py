@@ -1,4 +1,4 @@
-"""A test's own node: conditioning from TinyWan's words, so that a server samples without a text encoder.
+"""A test's own nodes: conditioning from TinyWan's words, so that a server samples without a text encoder, and a list.
 
 It also ends the server when the test that started it is gone, however that ended.
 """
@@ -28,7 +28,20 @@ class TinyWords:
         return ([[words.encode(text), {}]],)
 
 
-NODE_CLASS_MAPPINGS = {"TinyWords": TinyWords}
+class TinySpeedups:
+    CATEGORY = "tests"
+    FUNCTION = "make"
+    RETURN_TYPES, OUTPUT_IS_LIST = ("FLOAT",), (True,)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    def make(self):
+        return ([1.5, 3.0],)
+
+
+NODE_CLASS_MAPPINGS = {"TinyWords": TinyWords, "TinySpeedups": TinySpeedups}
 
 
 def end_with(parent: int) -> None:
