@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 WAVESPEED, FIRST_BLOCK = "WaveSpeed's first block cache", "a first block cache"
+EASY, LAZY = "EasyCache", "LazyCache"  # of ComfyUI itself
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")  # of torch.nn.Module
 NAMES = {
-    "easycache": "EasyCache",
-    "lazycache": "LazyCache",
+    "easycache": EASY,
+    "lazycache": LAZY,
     "teacache": "TeaCache",
     "magcache": "MagCache",
     "wavespeed": WAVESPEED,
@@ -38,7 +39,15 @@ def rival_caches(model_options: Mapping, *functions: object) -> list[str]:
     found = [name for word, name in NAMES.items() if word in text or word.replace("_", "") in compact]
     if WAVESPEED in found and FIRST_BLOCK in found:
         found.remove(FIRST_BLOCK)  # its own
+    if EASY in found and LAZY in found and "easycache" not in wrapper_keys(model_options):
+        found.remove(EASY)  # LazyCache is made of its parts
     return list(dict.fromkeys(found))
+
+
+def wrapper_keys(model_options: Mapping) -> set[str]:
+    """What wrappers on a model are registered by."""
+    by_kind = model_options.get("transformer_options", {}).get("wrappers", {}).values()
+    return {str(key) for by_key in by_kind for key in by_key}
 
 
 def put_on(patcher, module: object) -> list[object]:

@@ -43,7 +43,8 @@ FOUND = [
     ({}, (), []),
     ({"transformer_options": {"bwcache": object(), "sample_sigmas": None}}, (), []),
     (wrapped("easycache"), (), ["EasyCache"]),
-    (wrapped("lazycache"), (), ["LazyCache"]),
+    (wrapped("lazycache", made("comfy_extras.nodes_easycache", "easycache_sample_wrapper")), (), ["LazyCache"]),
+    ({"transformer_options": {"wrappers": {"a": {"easycache": []}, "b": {"lazycache": []}}}}, (), ["EasyCache", "LazyCache"]),
     (wrapped("teacache"), (), ["TeaCache"]),  # Raylight's
     ({"model_function_wrapper": packed("ComfyUI-TeaCache.nodes", "TeaCache.apply.<locals>.unet_wrapper")}, (), ["TeaCache"]),
     (option("tea_cache_attr"), (), ["TeaCache"]),  # of Patches_ll
