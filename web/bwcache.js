@@ -5,6 +5,7 @@ import { app } from "../../scripts/app.js";
 import { rememberLinks, restoreLinks } from "./links.js";
 import { calibrationCost, findNode, nodesOf, reduce } from "./model.js";
 import { LiveView, ReportView } from "./view.js";
+import { fill, wordsOf } from "./words.js";
 
 const EVENT = "bwcache.step";
 const SETTING = "BWCache.LiveView";
@@ -12,11 +13,7 @@ const HEIGHTS = { BWCacheApply: 210, BWCacheReport: 140, BWCacheCompare: 84, BWC
 const TALLEST_TEXT = 310; // the rest of a node is for its pictures
 const MARGIN = 20; // that the canvas leaves above and below a widget
 const WITH_MODES = ["BWCacheApply", "BWCacheApplyRaylight"];
-const INVITATIONS = {
-  BWCacheReport: "Queue a prompt to read what the cache did.",
-  BWCacheCompare: "Queue a prompt to compare.",
-  BWCacheCalibrate: "Queue a prompt to measure what speed-ups cost.",
-};
+const INVITATIONS = { BWCacheReport: "report", BWCacheCompare: "compare", BWCacheCalibrate: "calibrate" }; // names of words
 const WIDTH = 380;
 const KEPT_RUNS = 32;
 
@@ -50,7 +47,7 @@ app.registerExtension({
     if (WITH_MODES.includes(node.comfyClass)) rememberLinks(node);
     const View = VIEWS[node.comfyClass];
     if (!View || (View === LiveView && app.extensionManager.setting.get(SETTING) === false)) return;
-    addView(node, new View(INVITATIONS[node.comfyClass]));
+    addView(node, new View(words, INVITATIONS[node.comfyClass]));
   },
 
   afterConfigureGraph() {
@@ -58,6 +55,11 @@ app.registerExtension({
     for (const run of runs.values()) paint(run);
   },
 });
+
+/** In the language that ComfyUI is set to, as long as it is. */
+function words() {
+  return wordsOf(app.extensionManager.setting.get("Comfy.Locale"));
+}
 
 function keyOf(event) {
   return `${event.workflow}|${event.node_id}`;
@@ -122,8 +124,8 @@ function foretellCost(node, view) {
   const tell = () => {
     const asked = Object.fromEntries(node.widgets.map(({ name, value }) => [name, value]));
     const cost = calibrationCost(asked);
-    const line = cost === null ? "" : `\nAt most ${cost.toFixed(1)} times an uncached run.`;
-    if (!view.told) view.show(INVITATIONS.BWCacheCalibrate + line);
+    const line = cost === null ? "" : `\n${fill(words().cost, { times: cost.toFixed(1) })}`;
+    if (!view.told) view.show(words().calibrate + line);
   };
   tell();
   for (const name of ["onWidgetChanged", "onConfigure"]) after(node, name, tell);

@@ -1,11 +1,11 @@
 /** Plans beside what ran, on a BWCache Report: a strip of steps for each, and what a step is when one points at it. */
 
-import { describePlanned, isIn } from "./model.js";
-
-const INVITATION = "Point at a step to read its sigma and the error of its forecast";
+import { describePlanned, isIn, nameOf } from "./model.js";
 
 export class PlanStrips {
-  constructor() {
+  /** @param {() => object} speak the words of the language that the user reads (words.js) */
+  constructor(speak) {
+    this.speak = speak;
     this.element = make("div", "bwcache-plans");
     this.show(null);
   }
@@ -13,20 +13,20 @@ export class PlanStrips {
   /** @param {object|null} plans as events.py's plans_payload has them; null hides the strips */
   show(plans) {
     this.element.hidden = !plans;
-    this.text = make("div", "bwcache-plans-text", INVITATION);
+    this.text = make("div", "bwcache-plans-text", this.speak().point);
     this.element.replaceChildren(...(plans?.strips ?? []).map((strip) => this.row(plans, strip)), this.text);
   }
 
   row(plans, strip) {
-    const row = make("div", "bwcache-plans-row");
-    row.append(make("span", "bwcache-plans-name", strip.name));
+    const [row, words] = [make("div", "bwcache-plans-row"), this.speak()];
+    row.append(make("span", "bwcache-plans-name", nameOf(strip.name, words)));
     for (let step = 0; step < plans.sigmas.length; step++) {
       const cell = make("span", "bwcache-plans-step");
       cell.dataset.kind = isIn(strip.computed, step) ? "computed" : "reused";
-      cell.addEventListener("pointerenter", () => (this.text.textContent = describePlanned(plans, strip, step)));
+      cell.addEventListener("pointerenter", () => (this.text.textContent = describePlanned(plans, strip, step, words)));
       row.append(cell);
     }
-    row.addEventListener("pointerleave", () => (this.text.textContent = INVITATION));
+    row.addEventListener("pointerleave", () => (this.text.textContent = words.point));
     return row;
   }
 }

@@ -6,19 +6,20 @@ import {
 } from "./model.js";
 
 import { PlanStrips } from "./plans.js";
+import { wordsOf } from "./words.js";
 
 const SHARPNESS = 2; // canvas pixels per CSS pixel at least: the canvas stays sharp when the graph is zoomed
 const REST = { rows: 1, columns: 20 }; // the empty strip before the first run
 const FONT = "10px system-ui, sans-serif";
-const INVITATION = "Queue a prompt to watch it work";
-const BYPASSED = "No cache on this run: the node is bypassed";
 const SHADE = 0.6; // of what ran, on its ramp
 const MOST_KEYS = 4; // of the legend
 const PADDING = 20; // above and below a report's text with its border, as in bwcache.css
 
 /** Shows a Run (model.js). One per node: connect() it when the node is added, dispose() when it is removed. */
 export class LiveView {
-  constructor() {
+  /** @param {() => object} speak the words of the language that the user reads (words.js) */
+  constructor(speak = wordsOf) {
+    this.speak = speak;
     this.run = null;
     this.element = make("div", "bwcache-view");
     const head = this.element.appendChild(make("div", "bwcache-head"));
@@ -27,7 +28,7 @@ export class LiveView {
     this.stage = this.element.appendChild(make("div", "bwcache-stage"));
     this.canvas = this.stage.appendChild(make("canvas", "bwcache-canvas"));
     this.running = this.stage.appendChild(make("div", "bwcache-running"));
-    this.invitation = this.stage.appendChild(make("div", "bwcache-invitation", INVITATION));
+    this.invitation = this.stage.appendChild(make("div", "bwcache-invitation"));
     this.foot = this.element.appendChild(make("div", "bwcache-foot"));
     this.legend = this.foot.appendChild(make("div", "bwcache-legend"));
     this.swatches = Array.from({ length: MOST_KEYS }, () => this.legend.appendChild(make("span", "bwcache-key")));
@@ -59,13 +60,14 @@ export class LiveView {
    */
   show(run, bypassed = false) {
     this.run = run;
-    this.headline.textContent = bypassed ? "No cache" : headline(run);
-    this.invitation.textContent = bypassed ? BYPASSED : INVITATION;
-    this.progress.textContent = progress(run);
-    this.names = legend(run);
+    const words = (this.words = this.speak());
+    this.headline.textContent = this.headline.title = bypassed ? words.off : headline(run, words);
+    this.invitation.textContent = bypassed ? words.bypassed : words.invitation;
+    this.progress.textContent = progress(run, words);
+    this.names = legend(run, words);
     this.swatches.forEach((swatch, i) => (swatch.textContent = this.names[i]?.[1] ?? ""));
-    this.limit.textContent = limits(run);
-    this.times.textContent = times(run);
+    this.limit.textContent = limits(run, words);
+    this.times.textContent = times(run, words);
     this.element.dataset.state = !run ? "rest" : run.done ? "done" : "running";
     this.say("");
     this.redraw();
@@ -99,7 +101,7 @@ export class LiveView {
     const box = this.canvas.getBoundingClientRect();
     const zoom = box.width / this.canvas.clientWidth || 1; // the graph scales its widgets
     const place = hit(this.at, (event.clientX - box.left) / zoom, (event.clientY - box.top) / zoom);
-    this.say(place ? describe(this.run, place.column, place.block) : "");
+    this.say(place ? describe(this.run, place.column, place.block, this.words) : "");
   }
 
   draw() {
@@ -116,7 +118,7 @@ export class LiveView {
     if (isForecast(this.run)) drawStrip(context, this.at, this.run, colours);
     else drawMap(context, this.at, this.run, colours);
     if (this.run) drawCurve(context, this.at, this.run, colours);
-    drawAxes(context, this.at, this.run, colours);
+    drawAxes(context, this.at, this.run, colours, this.words);
     this.placeRunning();
   }
 
@@ -133,14 +135,17 @@ export class LiveView {
 
 /** Texts of a report or a comparison, the first line of each set off. */
 export class ReportView {
-  /** @param {string} invitation shown before the first run */
-  constructor(invitation) {
+  /**
+   * @param {() => object} speak as in LiveView
+   * @param {string} invitation name of the words that are shown before the first run
+   */
+  constructor(speak = wordsOf, invitation = "report") {
     this.told = false; // of a run
     this.element = make("div", "bwcache-report");
     this.lines = this.element.appendChild(make("div", "bwcache-lines"));
-    this.plans = new PlanStrips();
+    this.plans = new PlanStrips(speak);
     this.element.append(this.plans.element);
-    this.show(invitation);
+    this.show(speak()[invitation]);
   }
 
   /** @param {...string} texts lines of each */
@@ -270,21 +275,21 @@ function drawLimit(context, at, run, colours, y) {
   context.fillText(number(run.threshold), at.left - 5, y(share) + 3);
 }
 
-function drawAxes(context, at, run, colours) {
+function drawAxes(context, at, run, colours, words) {
   context.fillStyle = colours.text;
   if (!run) return;
   context.textAlign = "right";
   if (isForecast(run)) {
-    context.fillText("steps", at.left - 5, at.map.top + at.map.height / 2 + 3);
+    context.fillText(words.stepsAxis, at.left - 5, at.map.top + at.map.height / 2 + 3);
   } else {
-    drawTitle(context, "blocks", at.map.top + at.map.height / 2);
+    drawTitle(context, words.blocksAxis, at.map.top + at.map.height / 2);
     context.fillText(String(at.rows - 1), at.left - 5, at.map.top + 8);
     context.fillText("0", at.left - 5, at.map.top + at.map.height - 1);
   }
-  drawTitle(context, valueName(run), at.curve.top + at.curve.height / 2);
+  drawTitle(context, valueName(run, words), at.curve.top + at.curve.height / 2);
   context.textAlign = "right";
   if ((limitShare(run) ?? 1) * at.curve.height > 9) context.fillText("0", at.left - 5, at.curve.top + at.curve.height);
-  context.fillText(at.columns > run.total_steps ? "call" : "step", at.left - 5, at.axisY);
+  context.fillText(at.columns > run.total_steps ? words.callAxis : words.stepAxis, at.left - 5, at.axisY);
   context.textAlign = "center";
   for (const step of ticks(at.columns)) {
     const text = String(step);

@@ -1,7 +1,7 @@
 /** The words of the views in other languages. Run by `node --test`: no package, no browser. */
 
 import assert from "node:assert/strict";
-import { readdirSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { describe as group, test } from "node:test";
 
 import * as model from "../../web/model.js";
@@ -37,6 +37,13 @@ group("languages", () => {
       }
     });
   }
+  test("name the setting as well", () => {
+    const key = readFileSync(new URL("../../web/bwcache.js", import.meta.url), "utf8").match(/SETTING = "(.+)"/)[1].replace(".", "_");
+    for (const language of OTHERS) {
+      const told = JSON.parse(readFileSync(new URL(`${language}/settings.json`, LOCALES), "utf8"));
+      assert.deepEqual(Object.keys(told[key]), ["name", "tooltip"]);
+    }
+  });
   test("that nobody wrote are English", () => {
     for (const locale of ["en", "fr", "zh-TW", "", undefined, "constructor"]) assert.deepEqual(wordsOf(locale), ENGLISH);
   });

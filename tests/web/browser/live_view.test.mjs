@@ -412,7 +412,7 @@ test("BWCache Calibrate says beforehand what it will take, and its plan goes int
   assert.match(await said(), /Chosen: 2x/);
 });
 
-test("names and help are in the user's language", async () => {
+test("names, the live view and help are in the user's language", async () => {
   await comfy.configure({ "Comfy.Locale": "ja" });
   await comfy.load();
   await comfy.openPrompt(prompt({ apply: { plan: "custom" } }));
@@ -420,6 +420,13 @@ test("names and help are in the user's language", async () => {
   const { BWCacheApply } = JSON.parse(readFileSync(JAPANESE, "utf8"));
   const inputs = Object.entries(BWCacheApply.inputs).filter(([name]) => /^mode(_speedup|_threshold|_plan(_(?!list).*)?)?$/.test(name)); // list is another choice of plan
   assert.deepEqual(labels, inputs.map(([, { name }]) => name));
+  await comfy.run(() => [3, 8].forEach((id) => window.app.graph.getNodeById(id).setSize([220, 500])));
+  assert.equal((await comfy.view()).headline, "未実行");
+  await comfy.ended(await comfy.queue());
+  await comfy.waitForState("done");
+  assert.match((await comfy.view()).headline, /^10\/20 ステップを計算(、約 [\d.]+ 倍)?$/);
+  assert.deepEqual(await comfy.spills(), []);
+  await shoot("Japanese and narrow");
   const page = await comfy.openHelp(3);
   await page.getByRole("heading", { name: "BWCache 適用", exact: true }).waitFor();
   await shoot("Japanese");
