@@ -45,9 +45,14 @@ class Schedule:
         return abs(self.sigmas[-1]) <= ZERO
 
     @cached_property
+    def shares(self) -> tuple[float, ...]:
+        """Share of noise in the latent, 0 to 1, at the beginning of each step, and at the end of the last."""
+        return tuple(self.share(sigma) for sigma in self.sigmas)
+
+    @cached_property
     def widths(self) -> tuple[float, ...]:
-        """How far sigma moves over each step."""
-        return tuple(abs(here - following) for here, following in pairwise(self.sigmas))
+        """How far the share of noise moves over each step."""
+        return tuple(abs(here - following) for here, following in pairwise(self.shares))
 
     @cached_property
     def levels(self) -> tuple[float, ...]:
@@ -68,11 +73,16 @@ class Schedule:
         shares = [sigma / (shift - (shift - 1.0) * sigma) if 0.0 <= sigma <= 1.0 else -1.0 for sigma in self.sigmas]
         return all(abs(share - (1.0 - i / self.steps)) < ALIKE for i, share in enumerate(shares))
 
+    def share(self, sigma: float) -> float:
+        """Share of noise: of noise and signal together, where noise is added. One scale for all models: in sigma itself the
+        first steps of such a schedule are wide beyond what they matter."""
+        sigma = max(sigma, 0.0)
+        return sigma if self.flow else sigma / (1.0 + sigma)
+
     def level(self, sigma: float) -> float:
         """Log of noise over signal, each with LEAST added."""
-        sigma = max(sigma, 0.0)
-        signal = max(1.0 - sigma, 0.0) + LEAST if self.flow else 1.0
-        return math.log((sigma + LEAST) / signal)
+        noise = self.share(sigma)
+        return math.log((noise + LEAST) / (max(1.0 - noise, 0.0) + LEAST))
 
     def step_of(self, sigma: float) -> int:
         """0-based step whose interval holds `sigma`. Never assumes that it is one of the schedule."""

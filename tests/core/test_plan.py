@@ -274,6 +274,16 @@ def test_a_run_to_zero_computes_its_last_step():
     assert automatic(schedule_of(flow(8)), 4.0).computes == (0, 3, 7)
 
 
+@pytest.mark.parametrize("speedup", [1.5, 2.0, 3.0])
+def test_where_noise_is_added_steps_lie_where_a_flow_has_them(speedup):
+    """Sigma itself falls by half of its range in a fifth of these steps, and would leave none for the others."""
+    added = schedule_of(eps(30), flow=False)
+    plan = automatic(added, speedup)
+    assert plan.computes == automatic(schedule_of(added.shares), speedup).computes
+    assert max(gaps(plan)) <= 5
+    assert sum(added.sigmas[step] < 1.0 for step in plan.computes) >= len(plan.computes) / 3
+
+
 def test_cheapest_finds_the_optimum_of_all_plans():
     schedule = schedule_of(flow(9))
     costs = span_costs(schedule, set(), 9)

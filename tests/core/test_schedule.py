@@ -69,9 +69,18 @@ def test_levels_fall_with_sigma_and_are_finite():
         assert list(schedule.levels) == sorted(schedule.levels, reverse=True)
 
 
+@pytest.mark.parametrize("steps", [5, 30])
+def test_noise_that_is_added_is_measured_as_that_of_a_flow(steps):
+    added = schedule_of(eps(steps), flow=False)
+    mixed = schedule_of([sigma / (1.0 + sigma) for sigma in added.sigmas])
+    assert added.shares == mixed.sigmas
+    assert (added.levels, added.widths) == (mixed.levels, mixed.widths)
+
+
 def test_widths_and_end():
     schedule = Schedule((1.0, 0.75, 0.25, 0.001))
     assert schedule.widths == (0.25, 0.5, 0.249)
+    assert Schedule((3.0, 1.0, 0.0), flow=False).widths == (0.25, 0.5)
     assert schedule.ends_at_zero
     assert not Schedule((1.0, 0.875)).ends_at_zero
 
