@@ -1,7 +1,7 @@
 """Charts of a run: what was measured, what was reused, where the time went. Pure functions from a RunReport to a Figure.
 
-matplotlib without pyplot: figures belong to their caller and nothing is kept in its global state. Dark, with large
-letters: they are looked at on a node first.
+matplotlib without pyplot: figures belong to their caller and nothing is kept in its global state. With large letters: they are
+looked at on a node first. Dark in both themes: ink that reads on either's ground has a contrast of 3.5 at most, here it has 12.
 """
 
 from __future__ import annotations
