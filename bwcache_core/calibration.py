@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
 from .plan import Plan, rounded
+from .tried import AUTOMATIC, TriedPlan, best, level, promising
 
 FASTEST = 10.0  # as BWCache Apply's speedup
 MOST_SPEEDUPS = 12
-MEASURED, AUTOMATIC = "measured", "automatic"
+KINDS = 4  # of plans for each speed-up: automatic, measured, and the automatic plan's variants
 CHOICES = 'Such as "2x", one of the speed-ups that are tried, or "at least 35 dB", the fastest that keeps it.'
 EXAMPLE = "Such as 1.5 2 2.5 3: numbers with spaces between."
 NUMBER = r"[0-9]{1,3}(?:\.[0-9]{1,6})?"
+DIGITS = 2  # of a PSNR in dB that is kept
 MISSED = 0.9  # of a plan's speed-up: below it, a run landed elsewhere
 FEWEST_RANKED = 4  # plans: the order of fewer says nothing
 
@@ -36,7 +38,8 @@ class Choice:
 
 @dataclass(frozen=True)
 class Request:
-    """measured: seeds that plans are made from. tried: seeds that every plan is tried on. Raises CalibrationError."""
+    """measured: seeds that plans are made from. tried: seeds that plans are tried on: the first with every plan, the others with
+    the automatic plan and the one that came closest. Raises CalibrationError."""
 
     speedups: tuple[float, ...]
     choice: Choice
@@ -50,10 +53,9 @@ class Request:
 
     @property
     def cost(self) -> float:
-        """In uncached runs, at most: a speed-up of which both plans are one takes half."""
-        return (
-            len(self.measured) + len(self.unseen) + 2 * len(self.tried) * sum(1 / speedup for speedup in self.speedups)
-        )
+        """In uncached runs, at most: plans of a speed-up that are the same run once."""
+        trials = KINDS + 2 * (len(self.tried) - 1)
+        return len(self.measured) + len(self.unseen) + trials * sum(1 / speedup for speedup in self.speedups)
 
 
 def request_of(speedups: str, choose: str, first_seed: int, seeds: int, trials: int) -> Request:
@@ -120,7 +122,8 @@ def listed(speedups: Sequence[float]) -> str:
 
 @dataclass(frozen=True)
 class Trial:
-    """One plan on one seed. speedup: that was asked for. kind: MEASURED or AUTOMATIC. unseen: the seed was not measured.
+    """One plan on one seed. speedup: that was asked for. kind: as in tried.py. unseen: the seed was not measured. clip: what it
+    was held against, as in tried.py.
 
     computed, total: evaluations of the model. psnr: of the latent against the uncached one, in dB. expected: root mean square
     of what the latent misses, by what was measured; None where nothing is known.
@@ -135,17 +138,22 @@ class Trial:
     total: int
     psnr: float
     expected: float | None = None
+    clip: str = ""
 
     @property
     def landed(self) -> float:
         """The speed-up by evaluations: below `speedup` where planned steps could not be reused."""
         return self.total / max(self.computed, 1)
 
+    @property
+    def lands(self) -> bool:
+        """Whether it came out about as fast as planned: one that was set aside is close to the uncached run for another reason."""
+        return self.landed >= MISSED * self.plan.speedup
+
 
 @dataclass(frozen=True)
 class Tried:
-    """Every trial of one plan at one speed-up. psnr: the mean over seeds that were not measured, if there are any: a plan
-    is made to fit the others."""
+    """Every trial of one plan at one speed-up. psnr: the mean over its seeds."""
 
     trials: tuple[Trial, ...]
 
@@ -162,8 +170,12 @@ class Tried:
         return self.trials[0].kind
 
     @property
+    def seeds(self) -> list[int]:
+        return [trial.seed for trial in self.trials]
+
+    @property
     def psnr(self) -> float:
-        return mean([trial.psnr for trial in self.trials if trial.unseen] or [trial.psnr for trial in self.trials])
+        return mean(trial.psnr for trial in self.trials)
 
     @property
     def landed(self) -> float:
@@ -171,7 +183,6 @@ class Tried:
 
     @property
     def lands(self) -> bool:
-        """Whether it came out about as fast as planned: one that was set aside is close to the uncached run for another reason."""
         return self.landed >= MISSED * self.plan.speedup
 
 
@@ -199,16 +210,42 @@ class Verdict:
         return rank_correlation(*zip(*known, strict=True)) if len(known) >= FEWEST_RANKED else None
 
 
+    def expected(self, of: Tried) -> float | None:
+        """What PSNR the other plans let expect of one, in dB: by its expected error, on the level of theirs. None where that is
+        not known."""
+        error = of.trials[0].expected
+        others = {each.plan.computes: (each.trials[0].expected, each.psnr) for each in self.tried if each.plan.computes != of.plan.computes}
+        height = level(pair for pair in others.values() if pair[0])
+        return height - 20.0 * math.log10(error) if error and height is not None else None
+
+
 def verdict_on(trials: Sequence[Trial], choice: Choice, note: str = "") -> Verdict:
     """The better plan of each speed-up, and the one that was asked for."""
-    best: dict[float, Tried] = {}
-    for each in tried(trials):
-        other = best.get(each.speedup)
-        if other is None or (each.lands, each.psnr) > (other.lands, other.psnr):
-            best[each.speedup] = each
-    rising = [best[speedup] for speedup in sorted(best)]
+    rising = [better(trials, speedup) for speedup in sorted({trial.speedup for trial in trials})]
     chosen, missed = chosen_of(rising, choice)
     return Verdict(tuple(trials), tuple(rising), chosen, missed, note)
+
+
+def better(trials: Sequence[Trial], speedup: float) -> Tried:
+    """The plan of a speed-up that is clearly closer than the automatic one, else that one, as BWCache Apply takes it. Where that
+    was set aside, the closest of those that were not."""
+    every = {each.kind: each for each in tried(trials) if each.speedup == speedup}
+    found = best(kept(trials), kept(trial for trial in trials if trial.speedup == speedup))
+    return every[found.kind] if found else max(every.values(), key=lambda each: (each.lands, each.psnr))
+
+
+def finalist(trials: Sequence[Trial], speedup: float) -> str | None:
+    """The kind of plan that is tried on more seeds, beside the automatic plan; None where none came closer."""
+    found = promising(kept(trials), kept(trial for trial in trials if trial.speedup == speedup))
+    return found and found.kind
+
+
+def kept(trials: Iterable[Trial]) -> list[TriedPlan]:
+    """As they are kept for later runs: trials that came out about as fast as planned."""
+    landed = [trial for trial in trials if trial.lands]
+    return [
+        TriedPlan(each.plan, each.kind, {trial.clip: round(trial.psnr, DIGITS) for trial in each.trials}) for each in tried(landed)
+    ]
 
 
 def tried(trials: Sequence[Trial]) -> list[Tried]:
@@ -219,14 +256,14 @@ def tried(trials: Sequence[Trial]) -> list[Tried]:
     return [Tried(tuple(of_one)) for of_one in together.values()]
 
 
-def chosen_of(best: Sequence[Tried], choice: Choice) -> tuple[Tried, str]:
+def chosen_of(better: Sequence[Tried], choice: Choice) -> tuple[Tried, str]:
     """The plan that was asked for, and what it is short of. Nothing is thrown away for a wish that cannot be met."""
     if choice.decibels is None:
-        return next(each for each in best if each.speedup == choice.speedup), ""
-    enough = [each for each in best if each.psnr >= choice.decibels]
+        return next(each for each in better if each.speedup == choice.speedup), ""
+    enough = [each for each in better if each.psnr >= choice.decibels]
     if enough:
         return max(enough, key=lambda each: (each.landed, each.psnr)), ""
-    nearest = max(best, key=lambda each: each.psnr)
+    nearest = max(better, key=lambda each: each.psnr)
     return nearest, f"No plan keeps {choice.decibels:g} dB: the nearest is taken. Try lower speedups."
 
 
@@ -252,7 +289,8 @@ def ranks(numbers: Sequence[float]) -> list[float]:
 def cost_line(request: Request, steps: int) -> str:
     """What is going to be done, and what it costs."""
     measured, others = count(len(request.measured), "seed"), count(len(request.unseen), "other")
-    tries = f"up to two plans for each of {listed(request.speedups)} on {count(len(request.tried), 'seed')}"
+    tries = f"up to four plans for each of {listed(request.speedups)}"
+    tries += f", the better two on {count(len(request.tried), 'seed')}" if len(request.tried) > 1 else ""
     whole = f"At most {request.cost:.1f} times an uncached run of {steps} steps"
     return f"{whole}: {measured} to measure, {others} to compare with, then {tries}."
 
@@ -268,7 +306,7 @@ def plan_lines(verdict: Verdict) -> str:
 
 def table(verdict: Verdict) -> str:
     """A row for each plan that was tried, as text and as Markdown."""
-    heads = ["speed-up", "plan", "computed", "PSNR in dB", "by seed (* measured)", "expected error", "steps"]
+    heads = ["speed-up", "plan", "computed", "PSNR in dB", "by seed (* measured)", "expected dB", "steps"]
     rows = [row(each, verdict) for each in verdict.tried]
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     lines = [heads, ["-" * width for width in widths], *rows]
@@ -282,7 +320,8 @@ def row(each: Tried, verdict: Verdict) -> list[str]:
     first = each.trials[0]
     seeds = ", ".join(f"{trial.seed}{'' if trial.unseen else '*'}: {trial.psnr:.1f}" for trial in each.trials)
     computed = f"{rounded(mean(trial.computed for trial in each.trials))} of {first.total}"
-    expected = "-" if first.expected is None else f"{first.expected:.3g}"
+    db = verdict.expected(each)
+    expected = "-" if db is None else f"{db:.1f}"
     return [f"{each.speedup:g}x", each.kind + mark, computed, f"{each.psnr:.1f}", seeds, expected, each.plan.text]
 
 
@@ -295,15 +334,16 @@ def summary(verdict: Verdict) -> str:
     lines += [f"{listed([each.speedup for each in better])} came out faster and closer." for _ in better[:1]]
     lines += [in_words(each, verdict.tried) for each in verdict.best]
     lines.append(f"PSNR is of the latents against the uncached ones, {whose(verdict.trials)}. 100 dB: no difference.")
-    lines += [f"Only automatic plans were tried: {verdict.note}."] if verdict.note else []
+    lines += [f"No plan was made by what was measured: {verdict.note}."] if verdict.note else []
     lines += [correlation_line(verdict)] if verdict.correlation is not None else []
     return "\n".join(lines)
 
 
 def in_words(best: Tried, every: Sequence[Tried]) -> str:
-    """One speed-up: the better plan, the other one, and where it landed."""
-    others = [each for each in every if each.speedup == best.speedup and each.kind != best.kind]
-    beside = f" ({others[0].kind} {others[0].psnr:.1f})" if others else ""
+    """One speed-up: the better plan, another one, and where it landed."""
+    rivals = [each for each in every if each.speedup == best.speedup and each.kind != best.kind and each.seeds == best.seeds]
+    other = min(rivals, key=lambda each: (each.kind != AUTOMATIC, -each.psnr), default=None)
+    beside = f" ({other.kind} {other.psnr:.1f})" if other else ""
     why = "" if best.lands else ": more steps had to be computed than planned"
     return f"{best.speedup:g}x: {best.psnr:.1f} dB, {best.kind} plan{beside}{landing(best)}{why}"
 
@@ -314,12 +354,12 @@ def landing(each: Tried) -> str:
 
 
 def whose(trials: Sequence[Trial]) -> str:
-    unseen = sorted({trial.seed for trial in trials if trial.unseen})
-    if not unseen:
-        return "of seeds that were measured"
-    if len(unseen) == 1:
-        return f"of seed {unseen[0]}, which was not measured"
-    return f"the mean over seeds {', '.join(map(str, unseen))}, which were not measured"
+    seeds = {trial.seed: trial.unseen for trial in trials}
+    unseen = [seed for seed in seeds if seeds[seed]]
+    if len(seeds) == 1:
+        return f"of seed {trials[0].seed}, which was {'not ' if unseen else ''}measured"
+    which = "none of them was measured" if len(unseen) == len(seeds) else f"{len(seeds) - len(unseen)} of them measured"
+    return f"the mean over seeds {', '.join(map(str, seeds))}, {which}"
 
 
 def correlation_line(verdict: Verdict) -> str:

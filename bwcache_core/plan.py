@@ -208,10 +208,12 @@ def rounded(value: float) -> int:
 # --- from a speed-up ---
 
 
-def automatic(schedule: Schedule, speedup: float, start_step: int = 0, end_step: int = -1) -> Plan:
+def automatic(
+    schedule: Schedule, speedup: float, start_step: int = 0, end_step: int = -1, early: float | None = None
+) -> Plan:
     """The plan for a speed-up: as many computed steps as it leaves, where reuse is expected to cost most.
 
-    Steps outside the window compute, whatever the speed-up.
+    Steps outside the window compute, whatever the speed-up. early: how much more the first steps are worth; None for EARLY.
     """
     steps = schedule.steps
     count = min(max(rounded(steps / speedup), FEWEST), steps)
@@ -224,7 +226,7 @@ def automatic(schedule: Schedule, speedup: float, start_step: int = 0, end_step:
     spans = max(count - len(must), 1)  # that may be long: what the window leaves, but the first
     needed = math.ceil((steps - len(must) + 1) / spans)
     longest = max(LONGEST_GAP, 2 * math.ceil(steps / count), needed)
-    computes = cheapest(span_costs(schedule, must, longest), count)
+    computes = cheapest(span_costs(schedule, must, longest, early), count)
     return Plan(computes, steps, "automatic", schedule.shift)
 
 
@@ -235,13 +237,13 @@ def evenly(must: set[int], count: int, steps: int) -> tuple[int, ...]:
     return tuple(sorted(must | {free[k * len(free) // wanted] for k in range(wanted)}))
 
 
-def span_costs(schedule: Schedule, must: set[int], longest: int) -> list[list[float]]:
+def span_costs(schedule: Schedule, must: set[int], longest: int, early: float | None = None) -> list[list[float]]:
     """costs[i][g - 1]: of computing step i and, g steps later, the next one or the end. Spans hold no step of `must`.
 
     Forecasts err in proportion to how far the noise level moved. Errors of a span point the same way: they add up, and
     the square is what the result has of it.
     """
-    worth, levels, costs = step_worth(schedule), schedule.levels, []
+    worth, levels, costs = step_worth(schedule, early), schedule.levels, []
     for i in range(schedule.steps):
         total, row = 0.0, [0.0]
         for step in range(i + 1, min(i + furthest(i, longest), schedule.steps)):
@@ -258,15 +260,15 @@ def furthest(step: int, longest: int) -> int:
     return longest if step else min(longest, FIRST_GAP)
 
 
-def step_worth(schedule: Schedule) -> list[float]:
+def step_worth(schedule: Schedule, early: float | None = None) -> list[float]:
     """How much an error in each step harms: as far as the step moves sigma carries it, and the first steps decide more."""
-    pairs = zip(early_worth(schedule.steps), schedule.widths, strict=True)
+    pairs = zip(early_worth(schedule.steps, EARLY if early is None else early), schedule.widths, strict=True)
     return [worth * (width + LEAST_WIDTH) for worth, width in pairs]
 
 
-def early_worth(steps: int) -> list[float]:
+def early_worth(steps: int, early: float) -> list[float]:
     """How much more an error in the first steps harms: the rest of the run builds on it."""
-    return [1.0 + EARLY * (1.0 - step / steps) ** EARLY_POWER for step in range(steps)]
+    return [1.0 + early * (1.0 - step / steps) ** EARLY_POWER for step in range(steps)]
 
 
 def cheapest(costs: Sequence[Sequence[float]], count: int) -> tuple[int, ...]:

@@ -25,6 +25,7 @@ from .forecast import NODES, SHARE, best_share, forecast_weights
 from .plan import LONGEST_GAP, Plan, automatic, outside, span_costs
 from .schedule import Schedule
 from .track import SAME_PLACE
+from .tried import Trials, tried_plan
 
 PRIOR_RUNS = 1.0  # what the automatic plan's worth counts as
 CLEARLY = 0.6  # of the automatic plan's cost; what promised less was as often worse (benchmarks/NOTES.md)
@@ -68,12 +69,13 @@ def mean_of(matrices: Sequence[Matrix]) -> list[list[float]]:
 
 @dataclass(frozen=True)
 class Found:
-    """What is known for a run. knowledge: None for nothing. nearly: what is known for a run that is not quite this one.
+    """What is known for a run. knowledge, trials: None for nothing. nearly: what is known for a run that is not quite this one.
     warnings: of what could not be read."""
 
     knowledge: Knowledge | None = None
     nearly: str = ""
     warnings: tuple[str, ...] = ()
+    trials: Trials | None = None
 
 
 # --- what a sampler does with an output ---
@@ -311,10 +313,15 @@ def product(inner: Matrix, one: dict[int, float], other: dict[int, float]) -> fl
 
 
 def best_plan(found: Found, schedule: Schedule, speedup: float, start_step: int = 0, end_step: int = -1) -> Plan:
-    """The plan for a speed-up by what is known; the automatic one where nothing is, which says what nearly is."""
-    if found.knowledge is not None:
-        return measured_plan(found.knowledge, schedule, speedup, start_step, end_step)
+    """The plan for a speed-up: by trials where there are some of so many steps, else by what was measured, else the automatic
+    one, which says what is nearly known."""
     plan = automatic(schedule, speedup, start_step, end_step)
+    if found.trials and (tried := tried_plan(found.trials, plan, outside(schedule, start_step, end_step))):
+        return tried
+    if found.knowledge is not None:
+        plan = measured_plan(found.knowledge, schedule, speedup, start_step, end_step)
+    if found.trials:
+        return replace(plan, note=f"{plan.note}, not tried at this speed-up")
     return replace(plan, note=f"{plan.note}: {found.nearly}") if found.nearly else plan
 
 
@@ -335,10 +342,14 @@ def candidates(
 
 
 class Planner:
-    """Makes plans for several speed-ups from the same knowledge; what spans cost is worked out once."""
+    """Makes plans for several speed-ups from the same knowledge; what spans cost is worked out once. tried: plans that were tried
+    on such runs."""
 
-    def __init__(self, knowledge: Knowledge, schedule: Schedule, start_step: int = 0, end_step: int = -1) -> None:
+    def __init__(
+        self, knowledge: Knowledge, schedule: Schedule, start_step: int = 0, end_step: int = -1, trials: Trials | None = None
+    ) -> None:
         self.knowledge, self.schedule, self.window = knowledge, schedule, (start_step, end_step)
+        self.tried = trials.plans if trials else ()
         self._beliefs: dict[int, list[Spans]] = {}
 
     def candidates(self, speedup: float) -> tuple[Plan, Plan, float]:

@@ -1,7 +1,8 @@
 """What speed-ups are expected to cost a model, by what was measured, and the plans beside what ran. Pure numbers.
 
 Expected errors are right in their order and their distances, not in their height: what a model makes of an error is not
-known. So they are told against one of them, the automatic plan at 2x.
+known. Trials show it: where plans were tried, what is expected is on their level. Else it is told against the automatic
+plan at 2x.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from .config import FORECAST
 from .plan import Plan, automatic
 from .planning import Planner, expected_error, forecast_errors
 from .report import RunReport
+from .tried import AUTOMATIC, MEASURED, level
 
-AUTOMATIC, MEASURED, RAN = "automatic", "measured", "ran"
+RAN = "ran"
 SPEEDUPS = (1.5, 2.0, 2.5, 3.0)
 USUAL = 2.0  # the speed-up that others are held against
 NOTHING = 1e-6  # less is what sums of inner products round to
@@ -33,11 +35,13 @@ class Strip:
 
 @dataclass(frozen=True)
 class Prospects:
-    """sigmas: of the steps. curves: (speed-up, expected PSNR in dB above the automatic plan's at 2x) by kind of plan."""
+    """sigmas: of the steps. curves: (speed-up, expected PSNR in dB) by kind of plan; above the automatic plan's at 2x where there
+    are no trials. trials: kind of plan, speed-up and PSNR in dB of each that was tried."""
 
     sigmas: tuple[float, ...]
     strips: tuple[Strip, ...]
     curves: dict[str, list[tuple[float, float]]]
+    trials: tuple[tuple[str, float, float], ...] = ()
 
 
 def prospects(run: RunReport) -> Prospects | None:
@@ -48,18 +52,22 @@ def prospects(run: RunReport) -> Prospects | None:
     speedup = run.steps_total / len(run.planned) if run.mode == FORECAST else USUAL
     plain, measured, _ = planner.candidates(speedup)
     strips = [strip(AUTOMATIC, plain, planner), strip(MEASURED, measured, planner), ran(run)]
-    return Prospects(tuple(run.sigmas[:-1]), tuple(strips), curves(planner))
+    trials = tuple((each.kind, each.plan.speedup, each.mean) for each in planner.tried)
+    return Prospects(tuple(run.sigmas[:-1]), tuple(strips), curves(planner), trials)
 
 
 def curves(planner: Planner) -> dict[str, list[tuple[float, float]]]:
     """Empty where nothing is expected to be off at all."""
     found: dict[str, list[tuple[float, float]]] = {AUTOMATIC: [], MEASURED: []}
     usual = error_of(planner, automatic(planner.schedule, USUAL))
+    errors = [(error_of(planner, each.plan), each.mean) for each in planner.tried]
+    height = level(pair for pair in errors if pair[0] > NOTHING)
     for speedup in SPEEDUPS:
         for name, plan in zip(found, planner.candidates(speedup), strict=False):
             error = error_of(planner, plan)
             if min(usual, error) > NOTHING and len(plan.computes) < plan.steps:
-                found[name].append((plan.speedup, 20.0 * math.log10(usual / error)))
+                above = 20.0 * math.log10(usual) if height is None else height
+                found[name].append((plan.speedup, above - 20.0 * math.log10(error)))
     return found if found[AUTOMATIC] else {}
 
 

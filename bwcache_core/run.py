@@ -118,7 +118,7 @@ class ForecastRun:
         found = self._known(schedule)
         self.report.warnings += [warning for warning in found.warnings if warning not in self.report.warnings]
         if found.knowledge:
-            self.report.planner = Planner(found.knowledge, schedule, config.start_step, config.end_step)
+            self.report.planner = Planner(found.knowledge, schedule, config.start_step, config.end_step, found.trials)
         return best_plan(found, schedule, config.speedup, config.start_step, config.end_step)
 
     @property

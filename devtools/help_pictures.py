@@ -79,7 +79,7 @@ def calibrated(host: EmbeddedHost) -> Outcome:
         noise = noise_of(host.zoo, replace(JOB, seeds=(seed,)))
         return {"samples": guider.sample(noise, torch.zeros_like(noise), SAMPLERS["euler"], schedule(30, host.zoo.shift))}
 
-    return calibrate(Bench(guider, sample), request_of("1.5 2 2.5 3", "2x", 0, 2, 2))
+    return calibrate(Bench(guider, sample), request_of("1.5 2 3", "2x", 0, 2, 2))
 
 
 def save_chart(name: str, draw, report: RunReport) -> None:

@@ -69,10 +69,12 @@ def attach(
     return attached(model, config.mode, partial(open_run, config, group), stats, watch)
 
 
-def attach_measuring(model, stats: RunStats, watch: Watch | None = None, keep: Keep | None = None):
+def attach_measuring(
+    model, stats: RunStats, watch: Watch | None = None, keep: Keep | None = None, see: Callable[[Setup], None] | None = None
+):
     """Clone of `model` that measures. keep: told the Setup and the Lesson of a run that went well; returns how many runs are
-    known then, or raises NothingLearned. None adds it to the files of plans."""
-    return attached(model, MEASURE, partial(open_measuring, keep or remember), stats, watch)
+    known then, or raises NothingLearned. None adds it to the files of plans. see: told the Setup of each run that begins."""
+    return attached(model, MEASURE, partial(open_measuring, keep or remember, see or ignore), stats, watch)
 
 
 def attached(model, mode: str, opened: Callable, stats: RunStats, watch: Watch | None):
@@ -287,7 +289,8 @@ def known_plans(guider, sampler, module: torch.nn.Module, schedule: Schedule) ->
 
 
 def open_measuring(
-    keep_lesson: Keep, guider, /, noise, latent_image, sampler, sigmas, denoise_mask=None, *rest, latent_shapes=None, **more
+    keep_lesson: Keep, see: Callable[[Setup], None], guider,
+    /, noise, latent_image, sampler, sigmas, denoise_mask=None, *rest, latent_shapes=None, **more,
 ) -> MeasureRun:
     """The state of a run that measures, from the arguments of OUTER_SAMPLE."""
     patcher = guider.model_patcher
@@ -298,6 +301,7 @@ def open_measuring(
         steps = ()
     run = MeasureRun(trimmed(sigmas.tolist(), is_flow(patcher)), type(module).__name__, steps, denoise_mask)
     setup = setup_of(guider, sampler, run.schedule, module)
+    see(setup)
 
     def keep(lesson: Lesson) -> int:
         if run.report.rivals:
@@ -305,8 +309,8 @@ def open_measuring(
                 f"{run.report.rivals[0]} is on the same model, and its outputs are not all the model's own"
             )
         learned = replace(setup, sigmas=run.schedule.sigmas)
-        runs, known = keep_lesson(learned, lesson), find(lambda: learned).knowledge
-        run.report.planner = Planner(known, run.schedule) if known else None
+        runs, found = keep_lesson(learned, lesson), find(lambda: learned)
+        run.report.planner = Planner(found.knowledge, run.schedule, trials=found.trials) if found.knowledge else None
         return runs
 
     run.keep = keep
@@ -385,7 +389,7 @@ def _tell(listener: Listener, step: object) -> None:
     listener(False)
 
 
-def ignore(done: bool) -> None:
+def ignore(told: object) -> None:
     """The listener of a run that nobody watches."""
 
 

@@ -44,7 +44,8 @@ class BWCacheCalibrate(io.ComfyNode):
             category=CATEGORY,
             description="What a speed-up costs on your own model: samples some seeds without a cache, learns from them, tries "
             "plans, and gives the best plan for each speed-up, with a chart. Put it in the place of SamplerCustomAdvanced. "
-            "With its defaults it takes up to 11 times as long; Its plan goes into BWCache Apply: plan custom, steps.",
+            "With its defaults it takes up to 12 times as long. BWCache Apply with plan auto then takes the better plans; as "
+            "text they go into its plan custom, steps.",
             search_aliases=["psnr", "benchmark", "measure", "tune", "plan", "speed up", "cache", "teacache", "easycache"],
             is_output_node=True,
             inputs=calibration_inputs(),
@@ -100,14 +101,14 @@ def calibration_inputs() -> list:
             tooltip="How many seeds are measured, one uncached run for each. Higher makes better plans; after three little changes.",
         ),
         io.String.Input(
-            "speedups", default="1.5 2 2.5 3",
-            tooltip="The speed-ups to try, such as 1.5 2 2.5 3. Each takes up to two plans: one by what was measured, and the "
-            "automatic one. The better one is given.",
+            "speedups", default="1.5 2 3",
+            tooltip="The speed-ups to try, such as 1.5 2 3. Each takes up to four plans: the automatic one, one by what was "
+            "measured, and two with fewer and with more computed steps at the start. The better one is given.",
         ),
         io.Int.Input(
             "trials", default=2, min=1, max=MOST_SEEDS,
-            tooltip="On how many seeds each plan is tried: first on one that was not measured, then on those that were. Higher "
-            "says more surely which plan is better.",
+            tooltip="On how many seeds plans are tried: each of them on one that was not measured, then the automatic plan and the "
+            "closest of the others on those that were. Higher says more surely which is better.",
         ),
         io.String.Input(
             "choose", default="2x",

@@ -9,15 +9,16 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from ..bwcache_core.calibration import AUTOMATIC, MEASURED, Verdict, landing
+from ..bwcache_core.calibration import Verdict, landing
 from ..bwcache_core.prospects import Prospects
+from ..bwcache_core.tried import AUTOMATIC, EARLY, EVEN, MEASURED
 from .charts import COMPUTED, DPI, FAINT, GROUND, INK, LINES, REUSED, add_key, bare, dress, pixels
 
 __all__ = ["expected", "frontier", "pixels"]
 WIDTH, HEIGHT = 8.0, 3.6  # inches, of the curve
 STRIP = 0.3  # of each plan
-ASIDE = 0.006  # of the width: points of both plans beside each other
-COLOURS = {MEASURED: LINES[0], AUTOMATIC: LINES[1]}
+ASIDE = 0.008  # of the width, from one kind of plan to the next: their points lie beside each other
+COLOURS = {MEASURED: LINES[0], AUTOMATIC: LINES[1], EVEN: LINES[2], EARLY: LINES[3]}
 
 
 def frontier(verdict: Verdict) -> Figure:
@@ -38,16 +39,21 @@ def expected(plans: Prospects) -> Figure:
     """What each speed-up is expected to cost, and the plans beside what ran."""
     figure, curve, strips = plans_figure(len(plans.strips))
     curve.set_title("expected of this model, by what was measured", fontsize=14, loc="left", color=INK)
-    curve.set_ylabel("PSNR against\nautomatic at 2x, dB", color=INK, fontsize=12)
+    against = "PSNR of the latents, dB\n(level by trials)" if plans.trials else "PSNR against\nautomatic at 2x, dB"
+    curve.set_ylabel(against, color=INK, fontsize=12)
     curve.set_xlabel("all steps over computed steps", color=INK, fontsize=12)
     for kind, points in plans.curves.items():
         curve.plot(*zip(*points, strict=True), color=COLOURS[kind], marker="o", markersize=6, linewidth=2.0)
     if not plans.curves:
         curve.text(0.5, 0.5, "no error is expected", transform=curve.transAxes, ha="center", color=INK, fontsize=13)
-    curve.axhline(0.0, color=FAINT, linewidth=1.0, zorder=0)
+    if not plans.trials:
+        curve.axhline(0.0, color=FAINT, linewidth=1.0, zorder=0)
+    for kind, speedup, psnr in plans.trials:
+        curve.plot(speedup, psnr, marker="D", markersize=6, linestyle="", markeredgecolor=COLOURS.get(kind, INK), markerfacecolor="none")
     curve.margins(0.06, 0.12)
     draw_strips(strips, [(strip.name, strip.computes, len(plans.sigmas)) for strip in plans.strips])
     handles = [dot(COLOURS[kind], COLOURS[kind], f"{kind} plan") for kind in plans.curves]
+    handles += [dot(INK, "none", "tried", marker="D")] if plans.trials else []
     add_key(figure, [*handles, Patch(color=COMPUTED, label="computed"), Patch(color=REUSED, label="reused")])
     return figure
 
@@ -70,11 +76,12 @@ def draw_trials(axes, verdict: Verdict) -> None:
     line = [(each.landed, each.psnr) for each in verdict.best]
     axes.plot(*zip(*line, strict=True), color=FAINT, linewidth=2.0, zorder=1)
     places = [trial.landed for trial in verdict.trials]
-    aside = ASIDE * (max(places) - min(places))
+    aside, kinds = ASIDE * (max(places) - min(places)), list(COLOURS)
     for trial in verdict.trials:
         colour = COLOURS[trial.kind]
+        shift = aside * (kinds.index(trial.kind) - (len(kinds) - 1) / 2)
         axes.plot(
-            trial.landed + (aside if trial.kind == MEASURED else -aside), trial.psnr, marker="o", markersize=8, linestyle="", markeredgewidth=1.8, markeredgecolor=colour,
+            trial.landed + shift, trial.psnr, marker="o", markersize=8, linestyle="", markeredgewidth=1.8, markeredgecolor=colour,
             markerfacecolor=colour if trial.unseen else GROUND, zorder=2,
         )  # fmt: skip
     chosen = verdict.chosen
@@ -84,15 +91,15 @@ def draw_trials(axes, verdict: Verdict) -> None:
 
 def keys(verdict: Verdict) -> list:
     kinds = {each.kind for each in verdict.tried}
-    handles = [dot(COLOURS[kind], COLOURS[kind], f"{kind} plan") for kind in (MEASURED, AUTOMATIC) if kind in kinds]
+    handles = [dot(COLOURS[kind], COLOURS[kind], f"{kind} plan") for kind in COLOURS if kind in kinds]
     if not all(trial.unseen for trial in verdict.trials):
         handles.append(dot(INK, GROUND, "on a measured seed"))
     handles.append(dot(INK, "none", "chosen", size=14))
     return [*handles, Patch(color=COMPUTED, label="computed"), Patch(color=REUSED, label="reused")]
 
 
-def dot(edge: str, fill: str, label: str, size: float = 8) -> Line2D:
-    return Line2D([], [], linestyle="", marker="o", markersize=size, markeredgecolor=edge, markerfacecolor=fill, label=label)
+def dot(edge: str, fill: str, label: str, size: float = 8, marker: str = "o") -> Line2D:
+    return Line2D([], [], linestyle="", marker=marker, markersize=size, markeredgecolor=edge, markerfacecolor=fill, label=label)
 
 
 def draw_strips(rows: Sequence, plans: Sequence[tuple[str, Sequence[int], int]]) -> None:

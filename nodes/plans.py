@@ -1,7 +1,8 @@
-"""What runs in mode measure taught, kept as files: `bwcache/plans/*.json` in ComfyUI's user directory.
+"""What runs in mode measure taught, and what trials of plans found, as files: `bwcache/plans/*.json` in ComfyUI's user directory.
 
-One file for each setup (identity.py), to which further runs add up. Small, and readable: what it is for in words, then the
-matrices that plans are made from. Written only by measuring, and read when a run begins: the same file makes the same plan.
+One file for each setup (identity.py), to which further runs add up. Small, and readable: what it is for in words, plans that
+were tried, then the matrices that plans are made from. Written only by measuring and trying, and read when a run begins: the
+same file makes the same plan.
 Names are made here, never taken from outside, and what is no plain file of that folder is not read.
 """
 
@@ -14,17 +15,20 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from ..bwcache_core.measure import Lesson, NothingLearned
+from ..bwcache_core.plan import parse
 from ..bwcache_core.planning import Course, Found, Knowledge, Matrix
 from ..bwcache_core.schedule import ZERO
+from ..bwcache_core.tried import Trials, TriedPlan, merged
 from .identity import Setup, digest
 
-VERSION = 1
+VERSION = 2
+READ = (1, VERSION)  # 1 had no trials
 FOLDER = ("bwcache", "plans")
 LARGEST = 16 * 2**20  # bytes of a file that is read
 MOST_FILES = 1_000
@@ -40,24 +44,35 @@ class PlanFileError(ValueError):
 
 @dataclass(frozen=True)
 class PlanFile:
-    """What a file holds. dates, marks: of its newest runs, oldest first. sigmas: of the evaluations."""
+    """What a file holds. knowledge: None where plans were tried, but no run taught anything. dates, marks: of its newest runs,
+    oldest first. sigmas: of the evaluations. tried: oldest first, tried_on: when the last was."""
 
     name: str
     setup: Setup
-    knowledge: Knowledge
-    sigmas: tuple[float, ...]
-    dates: tuple[str, ...]
+    knowledge: Knowledge | None = None
+    sigmas: tuple[float, ...] = ()
+    dates: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
+    tried: tuple[TriedPlan, ...] = ()
+    tried_on: str = ""
 
     @property
     def runs(self) -> int:
-        return self.knowledge.runs
+        return self.knowledge.runs if self.knowledge else 0
 
     @property
-    def source(self) -> str:
-        """In words, for the note of a plan."""
+    def newest(self) -> str:
+        return max((*self.dates, self.tried_on))
+
+    @property
+    def found(self) -> Found:
+        """What it tells, with the words for the notes of plans."""
         runs = ("1 run" if self.runs == 1 else f"{self.runs} runs") + part_in_words(self.setup)
-        return f"measured on {runs}, last on {self.dates[-1][:10]}, {self.name}"
+        known = self.knowledge and replace(
+            self.knowledge, source=f"measured on {runs}, last on {self.dates[-1][:10]}, {self.name}"
+        )
+        trials = Trials(self.tried, f"last on {self.tried_on[:10]}, {self.name}") if self.tried else None
+        return Found(known, trials=trials)
 
 
 def plans_folder() -> Path | None:
@@ -84,8 +99,8 @@ def find(make_setup: Callable[[], Setup]) -> Found:
     setup = make_setup()
     fitting = [file for file in files if not setup.differences(file.setup)]
     if fitting:
-        best = max(fitting, key=lambda file: (file.runs, file.dates[-1], file.name))
-        return Found(replace(best.knowledge, source=best.source), "", tuple(warnings))
+        best = max(fitting, key=lambda file: (file.runs, len(file.tried), file.newest, file.name))
+        return replace(best.found, warnings=tuple(warnings))
     near = [(len(differences), file.name, differences) for file in files if (differences := setup.differences(file.setup))]
     close = [found for found in near if found[0] <= NEARLY]
     nearly = f"measured only for {', '.join(min(close)[2])}" if close else ""
@@ -123,24 +138,40 @@ def file_name(setup: Setup) -> str:
 
 def remember(setup: Setup, lesson: Lesson) -> int:
     """Add what a run taught to the file of its setup. Returns how many runs that holds. Raises NothingLearned."""
-    folder = plans_folder()
+    mark = mark_of(lesson)
+
+    def learned(before: PlanFile) -> PlanFile:
+        if mark in before.marks:
+            raise NothingLearned("this very run was measured before. Another seed or prompt teaches more")
+        return added(before, replace(before, knowledge=lesson.knowledge, sigmas=lesson.sigmas, dates=(now(),), marks=(mark,)))
+
+    return changed(setup, learned).runs
+
+
+def remember_trials(setup: Setup, tried: Sequence[TriedPlan]) -> None:
+    """Add what trials of plans found to the file of their setup. Raises NothingLearned."""
+    changed(setup, lambda before: replace(before, tried=merged(before.tried, tried), tried_on=now()))
+
+
+def changed(setup: Setup, change: Callable[[PlanFile], PlanFile]) -> PlanFile:
+    """The file of a setup, changed and written. Raises NothingLearned."""
+    folder, before = plans_folder(), file_for(setup)
     if folder is None:
         raise NothingLearned("there is no folder for plans")
-    before, mark = file_for(setup), mark_of(lesson)
-    if before and mark in before.marks:
-        raise NothingLearned("this very run was measured before. Another seed or prompt teaches more")
     name = before.name if before else file_name(setup)
     if before is None and (folder / name).exists():
         raise NothingLearned(f"the plan {name} cannot be added to. Remove it, and measure anew")
-    now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-    file = PlanFile(name, setup, lesson.knowledge, lesson.sigmas, (now,), (mark,))
-    file = added(before, file) if before else file
+    file = change(before or PlanFile(name, setup))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write(folder / name, text_of(file))
     except OSError as error:
         raise NothingLearned(f"the plan {name} cannot be written ({error.strerror})") from error
-    return file.runs
+    return file
+
+
+def now() -> str:
+    return datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
 
 
 def file_for(setup: Setup) -> PlanFile | None:
@@ -162,7 +193,9 @@ def mark_of(lesson: Lesson) -> str:
 
 
 def added(before: PlanFile, new: PlanFile) -> PlanFile:
-    """Both in one. Raises NothingLearned where the runs do not match."""
+    """Both runs in one. Raises NothingLearned where they do not match."""
+    if before.knowledge is None:
+        return new
     same = len(before.sigmas) == len(new.sigmas) and all(
         math.isclose(a, b, rel_tol=1e-3, abs_tol=2e-3) for a, b in zip(before.sigmas, new.sigmas, strict=True)
     )
@@ -171,7 +204,7 @@ def added(before: PlanFile, new: PlanFile) -> PlanFile:
     runs, old, now = before.runs, before.knowledge, new.knowledge
     knowledge = Knowledge(now.course, mean(old.guided, now.guided, runs), mean(old.single, now.single, runs), runs + 1)
     dates, marks = (*before.dates, *new.dates)[-MOST_DATES:], (*before.marks, *new.marks)[-MOST_DATES:]
-    return PlanFile(before.name, before.setup, knowledge, before.sigmas, dates, marks)
+    return replace(before, knowledge=knowledge, dates=dates, marks=marks)
 
 
 def mean(old: Matrix, new: Matrix, runs: int) -> list[list[float]]:
@@ -196,8 +229,6 @@ def write(path: Path, text: str) -> None:
 
 def text_of(file: PlanFile) -> str:
     """JSON, a row of a matrix on each line."""
-    course = file.knowledge.course
-    evaluations = list(zip(course.steps, rounded(course.places), rounded(course.gains), rounded(file.sigmas), strict=True))
     told = {
         "bwcache_plan": VERSION,
         **asdict(file.setup),
@@ -205,9 +236,9 @@ def text_of(file: PlanFile) -> str:
         "runs": file.runs,
         "dates": list(file.dates),
         "marks": list(file.marks),
-        "evaluations": [list(evaluation) for evaluation in evaluations],
-        "guided": lower(file.knowledge.guided),
-        "single": lower(file.knowledge.single),
+        "tried_on": file.tried_on,
+        "tried": [[each.plan.text, each.kind, dict(each.psnr)] for each in file.tried],
+        **(matrices(file.knowledge, file.sigmas) if file.knowledge else {}),
     }
     return laid_out({**told, "checksum": checksum(told)})
 
@@ -219,6 +250,16 @@ def laid_out(told: dict) -> str:
         text = "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]" if nested else json.dumps(value)
         lines.append(f" {json.dumps(key)}: {text}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def matrices(knowledge: Knowledge, sigmas: Sequence[float]) -> dict:
+    course = knowledge.course
+    evaluations = zip(course.steps, rounded(course.places), rounded(course.gains), rounded(sigmas), strict=True)
+    return {
+        "evaluations": [list(evaluation) for evaluation in evaluations],
+        "guided": lower(knowledge.guided),
+        "single": lower(knowledge.single),
+    }
 
 
 def checksum(told: dict) -> str:
@@ -248,8 +289,8 @@ def read(path: Path) -> PlanFile:
         raise error if isinstance(error, PlanFileError) else PlanFileError("it cannot be read.") from error
     if not isinstance(told, dict) or not isinstance(told.get("bwcache_plan"), int):
         raise PlanFileError("it is no file of plans.")
-    if told["bwcache_plan"] != VERSION:
-        raise PlanFileError(f"it is of version {told['bwcache_plan']}, and this BWCache reads version {VERSION}.")
+    if told["bwcache_plan"] not in READ:
+        raise PlanFileError(f"it is of version {told['bwcache_plan']}, and this BWCache reads up to version {VERSION}.")
     if told.pop("checksum", "") != checksum(told):
         raise PlanFileError("it was changed by hand or damaged. Remove it, and measure anew.")
     try:
@@ -261,18 +302,30 @@ def read(path: Path) -> PlanFile:
 def file_of(name: str, told: dict) -> PlanFile:
     names = ("model", "weights", "loras", "sampler", "guidance")
     setup = Setup(*(str(told[key]) for key in names), tuple(map(float, told["sigmas"])), bool(told["flow"]))
+    file = PlanFile(name, setup, marks=tuple(told["marks"]), dates=tuple(told["dates"]))
+    if told.get("tried"):
+        file = replace(file, tried=tuple(tried_of(row, setup) for row in told["tried"]), tried_on=str(told["tried_on"]))
+    if told["runs"] or not file.tried:
+        knowledge, sigmas = knowledge_of(told, setup)
+        file = replace(file, knowledge=knowledge, sigmas=sigmas)
+    return file
+
+
+def knowledge_of(told: dict, setup: Setup) -> tuple[Knowledge, tuple[float, ...]]:
+    """With the sigmas of its evaluations."""
     steps, places, gains, sigmas = zip(*told["evaluations"], strict=True)
     guided, single = whole(told["guided"]), whole(told["single"])
-    sound = set(steps) == set(range(setup.schedule.steps)) and len(guided) == len(single) == len(steps)
+    fits = set(steps) == set(range(setup.schedule.steps)) and len(guided) == len(single) == len(steps)
     numbers = [number for matrix in (guided, single) for row in matrix for number in row]
-    if not (sound and all(map(math.isfinite, [*numbers, *places, *gains])) and told["runs"] >= 1 and told["dates"]):
+    if not (fits and all(map(math.isfinite, [*numbers, *places, *gains])) and told["runs"] >= 1 and told["dates"]):
         raise ValueError("lengths differ")
-    course = Course(steps, places, gains)
-    return PlanFile(
-        name,
-        setup,
-        Knowledge(course, guided, single, int(told["runs"])),
-        sigmas,
-        tuple(told["dates"]),
-        tuple(told["marks"]),
-    )
+    return Knowledge(Course(steps, places, gains), guided, single, int(told["runs"])), sigmas
+
+
+def tried_of(row: list, setup: Setup) -> TriedPlan:
+    text, kind, psnr = row
+    plan = parse(text)
+    found = {str(clip): float(db) for clip, db in psnr.items()}
+    if plan is None or plan.steps != setup.schedule.steps or not found or not all(map(math.isfinite, found.values())):
+        raise ValueError("no such plan")
+    return TriedPlan(plan, str(kind), found)

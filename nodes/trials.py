@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 
-from ..bwcache_core.calibration import AUTOMATIC, MEASURED, CalibrationError, Request, Trial, Verdict, verdict_on
+from ..bwcache_core.calibration import CalibrationError, Request, Trial, Verdict, finalist, kept, verdict_on
 from ..bwcache_core.config import ForecastConfig
-from ..bwcache_core.measure import Lesson
+from ..bwcache_core.measure import Lesson, NothingLearned
 from ..bwcache_core.plan import Plan, automatic, rounded
 from ..bwcache_core.planning import Found, Knowledge, Planner, expected_error, together
 from ..bwcache_core.report import RunReport, RunStats
 from ..bwcache_core.schedule import Schedule, schedule_of
+from ..bwcache_core.tried import AUTOMATIC, MEASURED, variants
 from .attach import attach, attach_measuring, is_flow, rivals_at_rest
-from .identity import Setup
-from .plans import find, remember, was_measured
-from .quality import latent_psnr
+from .identity import Setup, digest
+from .plans import find, remember, remember_trials, was_measured
+from .quality import latent_psnr, parts
 
 Sample = Callable[[int, Sequence[int] | None, str], dict]  # from a seed, the steps that will compute, and what for, to a LATENT
 PASSED_BY = "This guider or sampler asks the model past BWCache, so no step of it can be spared."
@@ -40,16 +42,24 @@ class Outcome:
 
 
 def calibrate(bench: Bench, request: Request) -> Outcome:
-    """All runs of a request. Costs what request.cost says. What was measured is kept as each run ends."""
+    """All runs of a request. Costs what request.cost says. What was measured and tried is kept as it comes in."""
     bench.refuse_rivals()
     latents = {seed: bench.measure(seed) for seed in request.measured}
     latents |= {seed: bench.compare_with(seed) for seed in request.unseen}
+    first, *others = request.tried
+    plans = {speedup: bench.plans(speedup) for speedup in request.speedups}
     trials, reports = [], {}
+
+    def attempt(speedup: float, kinds: Iterable[str], seeds: Iterable[int]) -> None:
+        for kind, seed in product(kinds, seeds):
+            trial, reports[speedup, kind] = bench.attempt(speedup, kind, plans[speedup][kind], seed, latents[seed])
+            trials.append(trial)
+        bench.keep(trials)
+
     for speedup in request.speedups:
-        for kind, plan in bench.plans(speedup).items():
-            for seed in request.tried:
-                trial, reports[speedup, kind] = bench.attempt(speedup, kind, plan, seed, latents[seed])
-                trials.append(trial)
+        attempt(speedup, plans[speedup], [first])
+    for speedup in request.speedups if others else ():  # by then it is known how each kind of plan did at the others
+        attempt(speedup, [AUTOMATIC, *filter(None, [finalist(trials, speedup)])], others)
     verdict = verdict_on(trials, request.choice, bench.note)
     given = sorted(verdict.best, key=lambda each: each == verdict.chosen)
     return Outcome(latents[request.measured[0]], verdict, tuple(reports[each.speedup, each.kind] for each in given))
@@ -68,6 +78,7 @@ class Bench:
         self._measured: set[int] = set()
         self._learned: list[Knowledge] = []
         self._planner: Planner | None = None  # once all is measured
+        self._setup: Setup | None = None  # of the newest uncached run
         self._runs: dict[tuple[str, int], tuple[RunReport, float]] = {}
 
     def refuse_rivals(self) -> None:
@@ -96,12 +107,14 @@ class Bench:
         return latent
 
     def plans(self, speedup: float) -> dict[str, Plan]:
-        """The automatic plan, and the measured one where that is another."""
-        if self.found.knowledge is None:
-            return {AUTOMATIC: automatic(self.schedule, speedup)}
-        self._planner = self._planner or Planner(self.found.knowledge, self.schedule)
-        plain, measured, _ = self._planner.candidates(speedup)
-        return {AUTOMATIC: plain} | ({MEASURED: measured} if measured.computes != plain.computes else {})
+        """By kind, the automatic plan first, each plan once."""
+        found = {AUTOMATIC: automatic(self.schedule, speedup)}
+        if self.found.knowledge is not None:
+            self._planner = self._planner or Planner(self.found.knowledge, self.schedule)
+            found[MEASURED] = self._planner.candidates(speedup)[1]
+        found |= variants(self.schedule, speedup)
+        once = {plan.computes: kind for kind, plan in reversed(found.items())}
+        return {kind: plan for kind, plan in found.items() if once[plan.computes] == kind}
 
     def attempt(self, speedup: float, kind: str, plan: Plan, seed: int, uncached: dict) -> tuple[Trial, RunReport]:
         """A plan on a seed, held against the uncached latent. What ran before is not run again."""
@@ -111,7 +124,18 @@ class Bench:
         logger.info("BWCache Calibrate: %gx, %s plan %s, seed %d: %.1f dB", speedup, kind, plan.text, seed, psnr)
         computed, unseen = computed_of(report), seed not in self._measured
         expected = expected_error(self.found.knowledge, self.schedule, plan.computes) if self.found.knowledge else None
-        return Trial(speedup, kind, plan, seed, unseen, computed, report.evaluations, psnr, expected), report
+        clip = clip_of(uncached["samples"])
+        return Trial(speedup, kind, plan, seed, unseen, computed, report.evaluations, psnr, expected, clip), report
+
+    def keep(self, trials: Sequence[Trial]) -> None:
+        """In the file of this setup, where BWCache Apply finds it, and for reports."""
+        found = kept(trials)
+        if self._planner:
+            self._planner.tried = found
+        try:
+            remember_trials(replace(self._setup, sigmas=self.schedule.sigmas), found)
+        except NothingLearned as reason:
+            logger.warning("BWCache Calibrate: what was tried is not kept: %s.", reason)
 
     def _learn(self, setup: Setup, lesson: Lesson) -> int:
         try:
@@ -120,9 +144,12 @@ class Bench:
             self._learned.append(lesson.knowledge)
             self.found = found if (found := find(lambda: setup)).knowledge else Found(together(self._learned))
 
+    def _see(self, setup: Setup) -> None:
+        self._setup = setup
+
     def _uncached(self, seed: int, keep: Callable[[Setup, Lesson], int], what: str) -> tuple[dict, RunReport]:
         stats = RunStats()
-        measuring = attach_measuring(self.guider.model_patcher, stats, keep=keep)
+        measuring = attach_measuring(self.guider.model_patcher, stats, keep=keep, see=self._see)
         with lent(self.guider.model_patcher, measuring):
             latent = self.sample(seed, None, f"uncached, {what}: seed {seed}")
         report = stats.runs[-1] if stats.runs else None
@@ -152,6 +179,11 @@ def refuse(rivals: Sequence[str]) -> None:
 def computed_of(report: RunReport) -> int:
     """Evaluations that the model ran, those in part by their share: of context windows that move, only the new ones."""
     return rounded(sum(step.calls_run / step.calls_total for step in report.steps))
+
+
+def clip_of(samples) -> str:
+    """Tells an uncached latent from others, in few digits, since a GPU does not add up the same way twice."""
+    return digest([f"{float(part.float().std()):.4g}" for latent in parts(samples) for part in latent.flatten().tensor_split(2)])
 
 
 @contextmanager

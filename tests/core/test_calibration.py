@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 from bwcache_pack.bwcache_core.calibration import (
-    AUTOMATIC,
-    MEASURED,
     CalibrationError,
     Choice,
     Trial,
     choice_of,
     cost_line,
+    finalist,
+    kept,
     plan_lines,
     rank_correlation,
     request_of,
@@ -23,12 +23,13 @@ from bwcache_pack.bwcache_core.calibration import (
     verdict_on,
 )
 from bwcache_pack.bwcache_core.plan import Plan
+from bwcache_pack.bwcache_core.tried import AUTOMATIC, EVEN, MEASURED
 
-PLANS = {MEASURED: Plan((0, 1, 3, 6, 9), 10), AUTOMATIC: Plan((0, 2, 4, 6, 9), 10)}
+PLANS = {MEASURED: Plan((0, 1, 3, 6, 9), 10), AUTOMATIC: Plan((0, 2, 4, 6, 9), 10), EVEN: Plan((0, 3, 5, 7, 9), 10)}
 
 
 def trial(speedup=2.0, kind=MEASURED, psnr=40.0, seed=2, unseen=True, computed=5, expected=0.1) -> Trial:
-    return Trial(speedup, kind, PLANS[kind], seed, unseen, computed, 10, psnr, expected)
+    return Trial(speedup, kind, PLANS[kind], seed, unseen, computed, 10, psnr, expected, f"clip {seed}")
 
 
 def test_speedups_are_read_as_people_write_them():
@@ -94,22 +95,51 @@ def test_a_seed_that_was_not_measured_is_tried_first(seeds, trials, tried, unsee
 
 
 def test_the_cost_is_told_in_uncached_runs():
-    """Two to measure, one to compare with, then two plans on two seeds: at 2x four halves, at 4x four quarters."""
+    """Two to measure, one to compare with, then four plans on one seed and two on another: at 2x six halves, at 4x six quarters."""
     request = request_of("2 4", "2x", 0, 2, 2)
-    assert request.cost == pytest.approx(2 + 1 + 2 + 1)
+    assert request.cost == pytest.approx(2 + 1 + 3 + 1.5)
     line = cost_line(request, 30)
-    assert (
-        "At most 6.0 times an uncached run of 30 steps: 2 seeds to measure, 1 other" in line
-        and "2x, 4x on 2 seeds" in line
-    )
+    assert "At most 7.5 times an uncached run of 30 steps: 2 seeds to measure, 1 other" in line
+    assert "four plans for each of 2x, 4x, the better two on 2 seeds." in line
+    assert "for each of 2x." in cost_line(request_of("2", "2x", 0, 1, 1), 30)
+
+
+def test_the_defaults_cost_what_the_node_says():
+    assert request_of("1.5 2 3", "2x", 0, 2, 2).cost == pytest.approx(12.0)
 
 
 def test_the_better_plan_of_a_speedup_is_given():
-    trials = [trial(psnr=40), trial(kind=AUTOMATIC, psnr=42), trial(3.0, psnr=30), trial(3.0, AUTOMATIC, psnr=29)]
+    trials = [trial(psnr=40), trial(kind=AUTOMATIC, psnr=42), at_3x(psnr=38), at_3x(AUTOMATIC, psnr=29)]
     verdict = verdict_on(trials, Choice(speedup=2.0))
     assert [(each.speedup, each.kind) for each in verdict.best] == [(2.0, AUTOMATIC), (3.0, MEASURED)]
     assert verdict.chosen.plan == PLANS[AUTOMATIC] and not verdict.missed
-    assert plan_lines(verdict) == "2x: 0 2 4 6 9/10\n3x: 0-1 3 6 9/10"
+    assert plan_lines(verdict) == "2x: 0 2 4 6 9/10\n3x: 0 3-4/10"
+
+
+def at_3x(kind=MEASURED, **more) -> Trial:
+    return replace(trial(3.0, kind, computed=3, **more), plan=replace(PLANS[kind], computes=(0, 3, 4 if kind == MEASURED else 9)))
+
+
+def test_a_plan_that_is_hardly_closer_is_not_better():
+    trials = [trial(psnr=42.9), trial(kind=AUTOMATIC, psnr=40)]
+    assert verdict_on(trials, Choice(speedup=2.0)).chosen.kind == AUTOMATIC
+    assert verdict_on([trial(psnr=43.0), trials[1]], Choice(speedup=2.0)).chosen.kind == MEASURED
+
+
+def test_the_closest_so_far_is_tried_again():
+    trials = [trial(psnr=41), trial(kind=EVEN, psnr=43), trial(kind=AUTOMATIC, psnr=40)]
+    assert finalist(trials, 2.0) == EVEN
+    assert finalist([*trials[:1], trials[2]], 2.0) == MEASURED
+    assert finalist([trial(psnr=39), trials[2]], 2.0) is None
+    others = [at_3x(psnr=35), at_3x(EVEN, psnr=25), at_3x(AUTOMATIC, psnr=29)]
+    assert finalist([*trials, *others], 2.0) == MEASURED, "the other speed-ups count"
+
+
+def test_what_is_kept_are_trials_that_came_out_as_fast_as_planned():
+    trials = [trial(psnr=40.004), trial(psnr=44, seed=0), trial(kind=AUTOMATIC, psnr=41), trial(seed=1, computed=10)]
+    assert [(each.kind, each.psnr) for each in kept(trials)] == [
+        (MEASURED, {"clip 2": 40.0, "clip 0": 44.0}), (AUTOMATIC, {"clip 2": 41.0}),
+    ]  # fmt: skip
 
 
 def test_a_plan_that_was_set_aside_is_not_the_better_one():
@@ -120,14 +150,12 @@ def test_a_plan_that_was_set_aside_is_not_the_better_one():
     assert verdict_on(both, Choice(speedup=2.0)).chosen.kind == AUTOMATIC
 
 
-def test_seeds_that_were_not_measured_decide():
-    trials = [
-        trial(psnr=40), trial(psnr=90, seed=0, unseen=False), trial(kind=AUTOMATIC, psnr=41),
-        trial(kind=AUTOMATIC, psnr=42, seed=0, unseen=False),
-    ]  # fmt: skip
-    assert verdict_on(trials, Choice(speedup=2.0)).chosen.kind == AUTOMATIC
-    only_measured = [each for each in trials if not each.unseen]
-    assert verdict_on(only_measured, Choice(speedup=2.0)).chosen.kind == MEASURED
+def test_the_closest_on_one_seed_is_not_better_than_what_was_tried_on_more():
+    trials = [trial(psnr=50), trial(kind=EVEN, psnr=46), trial(kind=EVEN, psnr=43, seed=0), trial(kind=AUTOMATIC, psnr=40)]
+    assert verdict_on(trials[:2] + trials[3:], Choice(speedup=2.0)).chosen.kind == MEASURED
+    trials.append(trial(kind=AUTOMATIC, psnr=40, seed=0))
+    chosen = verdict_on(trials, Choice(speedup=2.0)).chosen
+    assert (chosen.kind, chosen.psnr) == (EVEN, 44.5)
 
 
 def test_the_fastest_plan_of_a_quality_is_chosen():
@@ -165,15 +193,17 @@ def test_the_order_of_expected_errors_is_held_against_that_of_measured_ones():
     assert "Over 4 plans" in summary(verdict) and "0.80" in summary(verdict)
     assert verdict_on(trials[:6], Choice(speedup=2.0)).correlation is None
     unknown = verdict_on([trial(expected=None)] * 5, Choice(speedup=2.0), "the sampler swings")
-    assert unknown.correlation is None and "Only automatic plans were tried: the sampler swings." in summary(unknown)
+    assert unknown.correlation is None and "No plan was made by what was measured: the sampler swings." in summary(unknown)
 
 
 def test_the_table_has_every_plan_with_each_of_its_seeds():
-    trials = [trial(psnr=40.04), trial(psnr=44, seed=0, unseen=False), trial(kind=AUTOMATIC, psnr=39)]
+    trials = [trial(psnr=40.04), trial(psnr=44, seed=0, unseen=False), trial(kind=AUTOMATIC, psnr=37, expected=0.2)]
     lines = table(verdict_on(trials, Choice(speedup=2.0))).splitlines()
     assert len(lines) == 4 and len({len(line) for line in lines}) == 1
     assert "measured, chosen" in lines[2] and "2: 40.0, 0*: 44.0" in lines[2] and "0-1 3 6 9/10" in lines[2]
-    assert "automatic" in lines[3] and "chosen" not in lines[3] and "| 39.0" in lines[3]
+    assert "automatic" in lines[3] and "chosen" not in lines[3] and "| 37.0" in lines[3]
+    cells = [[cell.strip() for cell in line.split("|")] for line in lines]
+    assert [row[cells[0].index("expected dB")] for row in cells[2:]] == ["43.0", "36.0"], "6 dB for a factor of 2, by the other"
 
 
 def test_where_a_plan_was_set_aside_its_landing_is_said():
@@ -182,3 +212,22 @@ def test_where_a_plan_was_set_aside_its_landing_is_said():
     assert "landed at 1.2x: more steps had to be computed than planned" in lines, "for whatever reason: noise, too"
     assert "landed" not in summary(verdict_on([trial()], Choice(speedup=2.0)))
     assert "of the latents" in lines and "of seed 2, which was not measured" in lines
+
+
+def test_whose_the_numbers_are_is_said():
+    trials = [trial(), trial(seed=0, unseen=False)]
+    assert "the mean over seeds 2, 0, 1 of them measured" in summary(verdict_on(trials, Choice(speedup=2.0)))
+    assert "seeds 2, 3, none of them was measured" in summary(verdict_on([trial(), trial(seed=3)], Choice(speedup=2.0)))
+
+
+def test_beside_the_better_plan_stands_the_automatic_one_on_the_same_seeds():
+    both = [trial(kind=kind, psnr=psnr, seed=seed) for kind, psnr in ((EVEN, 45), (AUTOMATIC, 40)) for seed in (2, 0)]
+    trials = [trial(psnr=44), *both]
+    assert "2x: 45.0 dB, even plan (automatic 40.0)" in summary(verdict_on(trials, Choice(speedup=2.0)))
+    stays = [replace(each, psnr=39.0) if each.kind == EVEN else each for each in trials]
+    assert "2x: 40.0 dB, automatic plan (even 39.0)" in summary(verdict_on(stays, Choice(speedup=2.0)))
+
+
+def test_nothing_is_expected_of_the_only_plan():
+    verdict = verdict_on([trial()], Choice(speedup=2.0))
+    assert verdict.expected(verdict.chosen) is None

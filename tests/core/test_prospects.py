@@ -10,9 +10,10 @@ import torch
 
 from bwcache_pack.bwcache_core.plan import automatic
 from bwcache_pack.bwcache_core.planning import Course, Knowledge, Planner, expected_error, gains_by_width
-from bwcache_pack.bwcache_core.prospects import AUTOMATIC, MEASURED, MOST_STEPS, RAN, prospects
+from bwcache_pack.bwcache_core.prospects import MOST_STEPS, RAN, prospects
 from bwcache_pack.bwcache_core.report import RunReport, StepReport
 from bwcache_pack.bwcache_core.schedule import Schedule
+from bwcache_pack.bwcache_core.tried import AUTOMATIC, MEASURED, Trials, TriedPlan
 
 TWENTY = Schedule(tuple(1.0 - 0.05 * i for i in range(21)))
 
@@ -40,6 +41,23 @@ def test_the_curve_is_expected_psnr_against_the_automatic_plan_at_2x():
     assert curves[AUTOMATIC][-1][1] == pytest.approx(20 * math.log10(errors[2.0] / errors[3.0]))
     assert curves[AUTOMATIC][0][1] > 0 > curves[AUTOMATIC][-1][1]
     assert len(curves[MEASURED]) == 4 and curves[MEASURED] != curves[AUTOMATIC]
+
+
+def test_where_plans_were_tried_the_curve_is_on_their_level():
+    """Two plans, one 2 dB closer and one 2 dB further off than what is expected on a level of 30 dB for an error of 1."""
+    run, plans = report(range(0, 20, 2)), [automatic(TWENTY, speedup) for speedup in (2.0, 3.0)]
+    size = math.sqrt(max(run.planner.knowledge.guided[n][n] for n in range(20)))
+    errors = [expected_error(knowledge(), TWENTY, plan.computes) / size for plan in plans]
+    came = [30.0 - 20 * math.log10(error) + apart for error, apart in zip(errors, (2.0, -2.0), strict=True)]
+    tried = tuple(TriedPlan(plan, AUTOMATIC, {"clip": db}) for plan, db in zip(plans, came, strict=True))
+    run.planner = Planner(knowledge(), TWENTY, trials=Trials(tried))
+    found, before = prospects(run), prospects(report(range(0, 20, 2)))
+    curve = dict(found.curves[AUTOMATIC])
+    assert (curve[2.0], curve[20 / 7]) == pytest.approx((came[0] - 2.0, came[1] + 2.0))
+    assert found.trials == ((AUTOMATIC, 2.0, came[0]), (AUTOMATIC, 20 / 7, came[1])) and before.trials == ()
+    for kind in (AUTOMATIC, MEASURED):  # another level, no other distances
+        pairs = zip(found.curves[kind], before.curves[kind], strict=True)
+        assert {round(here[1] - there[1], 9) for here, there in pairs} == {round(curve[2.0], 9)}
 
 
 def test_strips_are_the_plans_of_as_many_steps_and_what_ran():

@@ -96,7 +96,7 @@ def test_what_comes_out_is_what_other_nodes_take(wan, node, folders):
 
 
 def test_one_progress_bar_over_all_runs(wan, node, monkeypatch):
-    """In computed steps: 8 and 8 uncached, then at most 4 of each plan."""
+    """In computed steps: 8 and 8 uncached, then at most 4 of each of four plans."""
     import comfy.utils
 
     shown = []
@@ -105,7 +105,7 @@ def test_one_progress_bar_over_all_runs(wan, node, monkeypatch):
     calibrated(node, inputs)
     first = automatic(schedule_of(inputs["sigmas"].tolist()), 2.0).computes
     values = [value for value, _ in shown]
-    assert {total for _, total in shown} == {8 + 8 + 4 + 4}
+    assert {total for _, total in shown} == {8 + 8 + 4 * 4}
     assert values[:16] == list(range(1, 17))
     assert values[16:24] == [16 + sum(place <= step for place in first) for step in range(8)]
 
@@ -126,7 +126,7 @@ def test_the_cost_is_told_before_anything_runs(wan, node, monkeypatch, caplog):
     monkeypatch.setattr(calibrate, "running_server", lambda: server)
     with caplog.at_level("INFO"):
         calibrated(node, inputs_of(wan))
-    cost = "At most 3.0 times an uncached run of 8 steps"
+    cost = "At most 4.0 times an uncached run of 8 steps"
     first = next(record.message for record in caplog.records if "BWCache" in record.message)
     assert cost in first
     assert cost in server.told[0][0] and "uncached, measured: seed 3" in server.told[0][0]

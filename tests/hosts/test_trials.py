@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from bwcache_pack.bwcache_core import planning
-from bwcache_pack.bwcache_core.calibration import AUTOMATIC, MEASURED, CalibrationError, request_of, summary
+from bwcache_pack.bwcache_core.calibration import CalibrationError, request_of, summary
 from bwcache_pack.bwcache_core.config import ForecastConfig, MeasureConfig
 from bwcache_pack.bwcache_core.report import RunStats
+from bwcache_pack.bwcache_core.tried import AUTOMATIC, MEASURED
 from bwcache_pack.nodes import plans
 from bwcache_pack.nodes.attach import attach
 from bwcache_pack.nodes.quality import latent_psnr, parts
@@ -78,7 +79,7 @@ def test_the_latent_is_the_uncached_one_and_nothing_stays(any_lab):
 @pytest.mark.family("wan21_t2v")
 def test_a_trial_is_what_the_plans_text_brings_in_apply(lab):
     outcome = Room(lab).calibrate("1.5 2")
-    assert {trial.kind for trial in outcome.verdict.trials} == {AUTOMATIC, MEASURED}
+    assert {AUTOMATIC, MEASURED} < {trial.kind for trial in outcome.verdict.trials}
     for trial in outcome.verdict.trials:
         room, stats = Room(lab), RunStats()
         expected = room.alone(trial.seed)
@@ -173,7 +174,11 @@ def test_what_was_measured_is_what_apply_finds(lab, folder):
     assert file.runs == 2, "the seed that was only compared with is not in it"
     room = Room(lab, attach(lab.plain, ForecastConfig(), stats))
     room.alone(1)
-    assert "measured on 2 runs" in stats.runs[-1].plan_note
+    note, chosen = stats.runs[-1].plan_note, outcome.verdict.chosen
+    assert stats.runs[-1].plan == chosen.plan.text
+    assert f"tried by BWCache Calibrate on 2 seeds, last on {file.tried_on[:10]}, {file.name}: {chosen.psnr:.1f} dB" in note
+    Room(lab, attach(lab.plain, ForecastConfig(speedup=3.0), stats)).alone(1)
+    assert "measured on 2 runs" in stats.runs[-1].plan_note and "not tried at this speed-up" in stats.runs[-1].plan_note
     [expected] = {trial.expected for trial in outcome.verdict.trials if trial.kind == AUTOMATIC}
     schedule = file.setup.schedule
     by_file = planning.expected_error(file.knowledge, schedule, planning.automatic(schedule, 2.0).computes)
@@ -217,9 +222,61 @@ def test_each_plan_runs_once_on_each_seed(lab):
 @pytest.mark.family("wan21_t2v")
 def test_where_nothing_is_learned_automatic_plans_are_tried(lab):
     """A model made for a few steps."""
-    outcome = Room(lab, steps=6).calibrate()
-    assert {trial.kind for trial in outcome.verdict.trials} == {AUTOMATIC}
-    assert "Only automatic plans were tried: a run of fewer than 8 steps teaches too little." in summary(outcome.verdict)
+    outcome, stats = Room(lab, steps=6).calibrate(), RunStats()
+    assert MEASURED not in {trial.kind for trial in outcome.verdict.trials}
+    reason = "a run of fewer than 8 steps teaches too little"
+    assert f"No plan was made by what was measured: {reason}." in summary(outcome.verdict)
+    Room(lab, attach(lab.plain, ForecastConfig(), stats), steps=6).alone(1)
+    assert "tried by BWCache Calibrate" in stats.runs[-1].plan_note, "the trials are kept all the same"
+    assert stats.runs[-1].plan == outcome.verdict.chosen.plan.text
+
+
+@pytest.mark.family("wan21_t2v")
+def test_every_plan_is_tried_on_one_seed_and_the_better_two_on_the_others(lab):
+    outcome = Room(lab).calibrate("1.5 2", trials=3)
+    seeds: dict[tuple, list[int]] = {}
+    for trial in outcome.verdict.trials:
+        seeds.setdefault((trial.speedup, trial.kind), []).append(trial.seed)
+    for speedup in (1.5, 2.0):
+        others = [tried for (its, kind), tried in seeds.items() if its == speedup and kind != AUTOMATIC]
+        assert seeds[speedup, AUTOMATIC] == [2, 1, 3]
+        assert sorted(map(len, others))[-1] in (1, 3) and sum(len(tried) == 3 for tried in others) <= 1
+        assert all(tried[0] == 2 for tried in others)
+
+
+@pytest.mark.family("wan21_t2v")
+def test_a_cancel_keeps_what_was_tried(lab):
+    """At the second speed-up: those of the first are there. A run changes nothing."""
+    room, stats = Room(lab), RunStats()
+    attempt = room.bench.attempt
+
+    def cancelled(speedup, *more):
+        if speedup == 2.0:
+            raise lab.host.Interrupt
+        return attempt(speedup, *more)
+
+    room.bench.attempt = cancelled
+    with pytest.raises(lab.host.Interrupt):
+        room.calibrate("1.5 2", trials=1)
+    [file] = plans.read_all()[0]
+    assert {each.count for each in file.tried} == {5} and len(file.tried) > 1
+    text = (plans.plans_folder() / file.name).read_text()
+    for speedup in (1.5, 2.0):
+        Room(lab, attach(lab.plain, ForecastConfig(speedup=speedup), stats)).alone(1)
+    assert ["tried by" in run.plan_note for run in stats.runs] == [True, False]
+    assert (plans.plans_folder() / file.name).read_text() == text
+
+
+@pytest.mark.family("wan21_t2v")
+def test_trials_of_several_calibrations_add_up(lab):
+    Room(lab).calibrate(trials=1)
+    [first] = plans.read_all()[0]
+    room = Room(lab)
+    calibrate(room.bench, request_of("2", "2x", 11, 1, 1))
+    [both] = plans.read_all()[0]
+    plain = [{each.kind: each for each in file.tried}[AUTOMATIC] for file in (first, both)]
+    assert [len(each.psnr) for each in plain] == [1, 2]
+    assert plain[0].psnr.items() <= plain[1].psnr.items()
 
 
 @pytest.mark.comfyui

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 from matplotlib.colors import to_hex
 
-from bwcache_pack.bwcache_core.calibration import AUTOMATIC, MEASURED, Choice, Trial, verdict_on
+from bwcache_pack.bwcache_core.calibration import Choice, Trial, verdict_on
 from bwcache_pack.bwcache_core.plan import Plan
 from bwcache_pack.bwcache_core.prospects import Prospects, Strip
+from bwcache_pack.bwcache_core.tried import AUTOMATIC, EARLY, EVEN, MEASURED
 from bwcache_pack.nodes.charts import COMPUTED, GROUND, REUSED
 from bwcache_pack.nodes.plan_charts import COLOURS, expected, frontier, pixels
 
@@ -18,12 +19,12 @@ PLANS = {2.0: Plan((0, 1, 3, 6, 9), 10), 3.0: Plan((0, 4, 9), 10)}
 
 def trial(speedup, kind, psnr, unseen=True) -> Trial:
     plan = PLANS[speedup]
-    return Trial(speedup, kind, plan, 2 if unseen else 0, unseen, len(plan.computes), 10, psnr, 0.1)
+    return Trial(speedup, kind, plan, 2 if unseen else 0, unseen, len(plan.computes), 10, psnr, 0.1, str(unseen))
 
 
 @pytest.fixture(scope="module")
 def figure():
-    measured = [trial(2.0, MEASURED, 44.0), trial(2.0, MEASURED, 50.0, unseen=False)]
+    measured = [trial(2.0, MEASURED, 48.0), trial(2.0, MEASURED, 50.0, unseen=False)]
     trials = [*measured, trial(2.0, AUTOMATIC, 41.0), trial(3.0, AUTOMATIC, 30.0)]
     return frontier(verdict_on(trials, Choice(speedup=2.0)))
 
@@ -34,13 +35,21 @@ def axes_of(figure) -> list:
 
 def test_every_trial_is_a_point_and_the_chosen_plan_has_a_ring(figure):
     line, *points, ring = axes_of(figure)[0].lines
-    assert [float(point.get_ydata()[0]) for point in points] == [44.0, 50.0, 41.0, 30.0]
+    assert [float(point.get_ydata()[0]) for point in points] == [48.0, 50.0, 41.0, 30.0]
     assert [float(point.get_xdata()[0]) for point in points] == pytest.approx([2.0, 2.0, 2.0, 10 / 3], abs=0.02)
     kinds = [MEASURED, MEASURED, AUTOMATIC, AUTOMATIC]
     assert [point.get_markeredgecolor() for point in points] == [COLOURS[kind] for kind in kinds]
     assert [point.get_markerfacecolor() == GROUND for point in points] == [False, True, False, False]
-    assert (list(line.get_xdata()), list(line.get_ydata())) == ([2.0, pytest.approx(10 / 3)], [44.0, 30.0])
-    assert (float(ring.get_xdata()[0]), float(ring.get_ydata()[0])) == (2.0, 44.0)
+    assert (list(line.get_xdata()), list(line.get_ydata())) == ([2.0, pytest.approx(10 / 3)], [49.0, 30.0])
+    assert (float(ring.get_xdata()[0]), float(ring.get_ydata()[0])) == (2.0, 49.0)
+
+
+def test_points_of_four_kinds_lie_beside_each_other():
+    kinds = (AUTOMATIC, MEASURED, EVEN, EARLY)
+    drawn = frontier(verdict_on([trial(2.0, kind, 40.0) for kind in kinds] + [trial(3.0, AUTOMATIC, 30.0)], Choice(speedup=2.0)))
+    points = axes_of(drawn)[0].lines[1:5]
+    assert len({float(point.get_xdata()[0]) for point in points}) == len({point.get_markeredgecolor() for point in points}) == 4
+    assert {f"{kind} plan" for kind in kinds} < {text.get_text() for text in drawn.legends[0].get_texts()}
 
 
 def test_a_strip_for_each_speedup_shows_which_steps_compute(figure):
@@ -60,7 +69,7 @@ def test_the_key_names_what_is_there(figure):
 
 
 def test_the_title_says_where_a_plan_landed_that_was_set_aside(figure):
-    assert axes_of(figure)[0].get_title(loc="left") == "2x: 44.0 dB"
+    assert axes_of(figure)[0].get_title(loc="left") == "2x: 49.0 dB"
     aside = replace(trial(2.0, AUTOMATIC, 100.0), computed=10)
     assert "landed at 1x" in axes_of(frontier(verdict_on([aside], Choice(speedup=2.0))))[0].get_title(loc="left")
 
@@ -79,5 +88,11 @@ def test_what_is_expected_is_a_curve_for_each_kind_of_plan_over_strips_with_what
     assert drawn == {COLOURS[kind]: points for kind, points in curves.items()}
     assert [row.get_ylabel() for row in rows] == ["automatic", "measured", "ran"]
     assert [to_hex(bar.get_facecolor()) for bar in rows[2].patches] == [COMPUTED, COMPUTED, COMPUTED, REUSED]
+    assert curve.get_ylabel() == "PSNR against\nautomatic at 2x, dB"
+    figure = expected(Prospects((1.0, 0.8, 0.6, 0.3), strips, curves, ((EARLY, 2.0, 0.5),)))
+    [point] = [line for line in axes_of(figure)[0].lines if line.get_marker() == "D"]
+    assert (float(point.get_xdata()[0]), float(point.get_ydata()[0]), point.get_markeredgecolor()) == (2.0, 0.5, COLOURS[EARLY])
+    assert "PSNR of the latents" in axes_of(figure)[0].get_ylabel()
+    assert "tried" in [text.get_text() for text in figure.legends[0].get_texts()]
     nothing = axes_of(expected(Prospects((1.0, 0.8, 0.6, 0.3), strips, {})))[0]
     assert "no error is expected" in [text.get_text() for text in nothing.texts]

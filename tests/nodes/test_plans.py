@@ -10,10 +10,12 @@ from dataclasses import replace
 import pytest
 
 from bwcache_pack.bwcache_core.measure import Lesson, NothingLearned
+from bwcache_pack.bwcache_core.plan import parse
 from bwcache_pack.bwcache_core.planning import Course, Knowledge
+from bwcache_pack.bwcache_core.tried import TriedPlan
 from bwcache_pack.nodes import plans
 from bwcache_pack.nodes.identity import Setup
-from bwcache_pack.nodes.plans import find, remember
+from bwcache_pack.nodes.plans import find, remember, remember_trials
 
 SIGMAS = tuple(round(1.0 - 0.1 * i, 6) for i in range(11))
 SETUP = Setup("WanModel", "a1b2", "", "euler", "cfg 5", SIGMAS, True)
@@ -24,6 +26,10 @@ def taught(scale: float = 1.0, sigmas=SIGMAS[:-1]) -> Lesson:
     inner = [[scale * (i + 1.0) * (j + 1.0) for j in steps] for i in steps]
     course = Course(steps, tuple(map(float, steps)), tuple(-0.1 for _ in steps))
     return Lesson(Knowledge(course, inner, inner), sigmas, {})
+
+
+def tried(text: str = "0 2 5 9/10", **psnr: float) -> TriedPlan:
+    return TriedPlan(parse(text), "automatic", psnr or {"clip": 40.0})
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +87,7 @@ def test_the_file_can_be_read_by_people_and_is_written_in_one_piece(folder):
     remember(SETUP, taught())
     text = the_file(folder).read_text()
     told = json.loads(text)
-    assert told["bwcache_plan"] == 1 and (told["model"], told["sampler"], told["guidance"]) == ("WanModel", "euler", "cfg 5")
+    assert told["bwcache_plan"] == 2 and (told["model"], told["sampler"], told["guidance"]) == ("WanModel", "euler", "cfg 5")
     assert text.isascii() and len(text) < 10_000 and max(map(len, text.splitlines())) < 400
     assert [len(row) for row in told["guided"]] == list(range(1, 11))
 
@@ -121,14 +127,14 @@ def edited(text: str) -> str:
 
 
 def newer(text: str) -> str:
-    return text.replace('"bwcache_plan": 1', '"bwcache_plan": 2')
+    return text.replace('"bwcache_plan": 2', '"bwcache_plan": 3')
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (broken, "cannot be read"), (edited, "changed by hand"), (newer, "version 2"), (lambda text: "[]", "no file of plans"),
-        (lambda text: "[" * 100_000, "cannot be read"), (lambda text: '{"bwcache_plan": 1}', "changed by hand"),
+        (broken, "cannot be read"), (edited, "changed by hand"), (newer, "version 3"), (lambda text: "[]", "no file of plans"),
+        (lambda text: "[" * 100_000, "cannot be read"), (lambda text: '{"bwcache_plan": 2}', "changed by hand"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_good_is_named_and_not_used(folder, change, words):
@@ -151,15 +157,70 @@ def test_bytes_that_are_no_text(folder):
     assert "cannot be read" in found().warnings[0]
 
 
-@pytest.mark.parametrize("change", [lambda told: told["guided"].pop(), lambda told: told.update(runs=math.inf)])
-def test_numbers_that_do_not_fit_together(folder, change):
-    remember(SETUP, taught())
-    path = the_file(folder)
+def rewritten(path, change) -> None:
+    """As BWCache would write it."""
     told = json.loads(path.read_text())
     del told["checksum"]
     change(told)
     path.write_text(json.dumps({**told, "checksum": plans.checksum(told)}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda told: told["guided"].pop(), lambda told: told.update(runs=math.inf),
+        lambda told: told["tried"][0].pop(), lambda told: told["tried"].append(["auto", "automatic", {"a": 40.0}]),
+        lambda told: told["tried"].append(["0 2 5/9", "automatic", {"a": 40.0}]),
+        lambda told: told["tried"].append(["0 2 5/10", "automatic", {"a": math.nan}]),
+        lambda told: told["tried"].append(["0 2 5/10", "automatic", {}]), lambda told: told.update(runs=0, tried=[]),
+    ],
+)  # fmt: skip
+def test_numbers_that_do_not_fit_together(folder, change):
+    remember(SETUP, taught())
+    remember_trials(SETUP, [tried()])
+    rewritten(the_file(folder), change)
     assert "do not fit together" in found().warnings[0]
+
+
+def test_a_file_without_trials_as_it_was_written_before_is_read_and_added_to(folder):
+    def as_before(told):
+        told["bwcache_plan"] = 1
+        del told["tried"], told["tried_on"]
+
+    remember(SETUP, taught())
+    rewritten(the_file(folder), as_before)
+    assert found().knowledge.runs == 1 and found().trials is None and not found().warnings
+    remember_trials(SETUP, [tried()])
+    assert found().knowledge.runs == 1 and found().trials.plans == (tried(),)
+
+
+def test_trials_are_found_beside_what_was_measured(folder):
+    remember(SETUP, taught())
+    remember_trials(SETUP, [tried(a=40.0), tried("0 3 5 9/10", a=41.25)])
+    trials = found().trials
+    assert [each.plan.text for each in trials.plans] == ["0 2 5 9/10", "0 3 5 9/10"]
+    assert trials.plans[1].psnr == {"a": 41.25} and trials.plans[1].kind == "automatic"
+    assert trials.source.startswith("last on 20") and the_file(folder).name in trials.source
+    assert '["0 3 5 9/10", "automatic", {"a": 41.25}]' in the_file(folder).read_text(), "a line for people"
+    assert remember(SETUP, taught(2.0)) == 2
+    assert found().trials.plans == trials.plans, "measuring keeps them"
+    remember_trials(SETUP, [tried(b=38.0)])
+    assert {each.plan.text: each.psnr for each in found().trials.plans}["0 2 5 9/10"] == {"a": 40.0, "b": 38.0}
+    assert found().knowledge.runs == 2, "trying keeps what was measured"
+
+
+def test_trials_are_kept_where_no_run_taught_anything(folder):
+    remember_trials(SETUP, [tried()])
+    assert found().knowledge is None and found().trials.plans == (tried(),)
+    assert remember(SETUP, taught()) == 1
+    assert found().knowledge.runs == 1 and found().trials.plans == (tried(),)
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_of_another_setup_no_trial_is_found():
+    remember_trials(SETUP, [tried()])
+    other = found(replace(SETUP, guidance="cfg 3"))
+    assert (other.trials, other.nearly) == (None, "measured only for cfg 5")
 
 
 def test_whatever_a_name_holds_the_file_lies_in_the_folder(folder):
