@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 WAVESPEED, FIRST_BLOCK = "WaveSpeed's first block cache", "a first block cache"
+H3 = "a cache for MiniMax-H3"
 EASY, LAZY = "EasyCache", "LazyCache"  # of ComfyUI itself
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")  # of torch.nn.Module
 NAMES = {
@@ -14,6 +15,7 @@ NAMES = {
     "magcache": "MagCache",
     "wavespeed": WAVESPEED,
     "fbcache": FIRST_BLOCK,
+    "first_block_cache": FIRST_BLOCK,
     "cachedit": "CacheDiT",
     "cache_dit": "CacheDiT",
     "taylorseer": "TaylorSeer",
@@ -23,6 +25,8 @@ NAMES = {
     "seacache": "SeaCache",
     "spectrum": "Spectrum",
     "adaptivecache": "an adaptive cache",
+    "minimaxh3cache": H3,
+    "minimaxh3blockcache": H3,
 }
 LONGEST = 200
 PACKS = "custom_nodes"  # what lies above it is the user's own folder
@@ -36,12 +40,12 @@ def rival_caches(model_options: Mapping, *functions: object) -> list[str]:
     """
     text = " ".join(origins(model_options, functions)).lower().replace("-", "_")
     compact = text.replace("_", "")
-    found = [name for word, name in NAMES.items() if word in text or word.replace("_", "") in compact]
+    found = dict.fromkeys(name for word, name in NAMES.items() if word in text or word.replace("_", "") in compact)
     if WAVESPEED in found and FIRST_BLOCK in found:
-        found.remove(FIRST_BLOCK)  # its own
+        del found[FIRST_BLOCK]  # its own
     if EASY in found and LAZY in found and "easycache" not in wrapper_keys(model_options):
-        found.remove(EASY)  # LazyCache is made of its parts
-    return list(dict.fromkeys(found))
+        del found[EASY]  # LazyCache is made of its parts
+    return list(found)
 
 
 def wrapper_keys(model_options: Mapping) -> set[str]:

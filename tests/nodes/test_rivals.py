@@ -50,7 +50,7 @@ FOUND = [
     (option("tea_cache_attr"), (), ["TeaCache"]),  # of Patches_ll
     (wrapped("x", partial(packed("ComfyUI-MagCache.nodes"), 1)), (), ["MagCache"]),
     ({"model_function_wrapper": packed("Comfy-WaveSpeed.fbcache_nodes")}, (), ["WaveSpeed's first block cache"]),
-    (block_patch(made("wavespeed.fbcache_nodes")), (), ["WaveSpeed's first block cache"]),
+    (block_patch(made("wavespeed.fbcache_nodes.first_block_cache")), (), ["WaveSpeed's first block cache"]),
     (option("fb_cache_attr"), (), ["a first block cache"]),  # of Patches_ll
     ({}, (packed("ComfyUI-CacheDiT.nodes_wan", "patch.<locals>.cached_forward"),), ["CacheDiT"]),
     (wrapped("cache_dit_wan"), (), ["CacheDiT"]),
@@ -60,8 +60,13 @@ FOUND = [
     ({"model_function_wrapper": packed("ComfyUI-Spectrum-KSampler.spectrum", "spectrum_wrapper")}, (), ["Spectrum"]),
     ({}, (packed("ComfyUI-Spectrum-WAN-Proper.comfyui_spectrum_wan.wan", "wrapped_forward_orig"),), ["Spectrum"]),
     (wrapped("spectrum_h3"), (), ["Spectrum"]),
-    ({}, (packed("ComfyUI-MiniMaxH3-AdaptiveCache.nodes"),), ["an adaptive cache"]),
-    ({}, (packed("ComfyUI-MiniMaxH3-TeaCache.nodes"),), ["TeaCache"]),
+    (wrapped("minimax_h3_adaptive_cache_123"), (), ["an adaptive cache"]),
+    (block_patch(packed("ComfyUI-MiniMaxH3-AdaptiveCache.adaptive_cache", "BlockInterceptor")), (), ["an adaptive cache"]),
+    ({"model_function_wrapper": packed("ComfyUI-MiniMaxH3-TeaCache.teacache", "make_wrapper.<locals>.wrapper")}, (), ["TeaCache"]),
+    (wrapped("minimax_h3_first_block_cache_123"), (), ["a first block cache"]),
+    (block_patch(packed("h3.nodes", "_MiniMaxH3Cache")), (), ["a cache for MiniMax-H3"]),  # lihaoyun6's
+    (block_patch(packed("comfyui-speed-minimaxH3.nodes", "MiniMaxH3CacheController")), (), ["a cache for MiniMax-H3"]),
+    (option("minimax_h3_block_cache_t8"), (), ["a cache for MiniMax-H3"]),
     ({}, (made("/home/me/teacache_test/ComfyUI/custom_nodes/KJNodes.nodes"),), []),  # the user's own folder
     ({}, (made("p" * 300 + ".custom_nodes." + "q" * 300 + ".easycache"),), ["EasyCache"]),
 ]  # fmt: skip
