@@ -18,6 +18,7 @@ from .schedule import Schedule
 AUTOMATIC, MEASURED, EVEN, EARLY = "automatic", "measured", "even", "early"
 WORTHS = {EVEN: 0.0, EARLY: 30.0}  # of first steps, in the place of plan.py's: plans of the automatic kind that differ most
 CLEARLY = 3.0  # dB of a score: with less, and without the other speed-ups, more got worse on other prompts (benchmarks/NOTES.md)
+ALONE = 6.0  # dB closer: enough whatever its kind did at other speed-ups
 MOST_PLANS, MOST_CLIPS = 400, 64  # that are kept, the newest
 
 
@@ -78,15 +79,17 @@ def variants(schedule: Schedule, speedup: float) -> dict[str, Plan]:
 
 
 def score(plans: Sequence[TriedPlan], of: TriedPlan) -> float | None:
-    """How much closer than the automatic plan one came, in dB; less where its kind came less close with other numbers of steps:
-    then the mean of both. None where it cannot be compared."""
+    """How much closer than the automatic plan one came, in dB. Less where its kind came less close with other numbers of steps:
+    then the mean of both, unless it came so much closer that it needs no support. None where it cannot be compared."""
     by_count: dict[int, dict[str, TriedPlan]] = {}
     for each in plans:
         by_count.setdefault(each.count, {})[each.kind] = each
     gains = {count: gain(kinds, of.kind) for count, kinds in by_count.items() if AUTOMATIC in kinds}
     own = of.over(by_count[of.count][AUTOMATIC]) if of.count in gains else None
     others = [found for count, found in gains.items() if count != of.count and found is not None]
-    return own if own is None or not others else min(own, (own + mean(others)) / 2)
+    if own is None or not others or own >= ALONE:
+        return own
+    return min(own, (own + mean(others)) / 2)
 
 
 def gain(kinds: Mapping[str, TriedPlan], kind: str) -> float | None:

@@ -64,6 +64,8 @@ def test_a_score_counts_what_the_kind_did_at_other_speedups_by_half():
     assert score([*plans[:2], plans[2]], plans[1]) == pytest.approx(2.0), "not tried there: the same plan as the automatic one"
     assert score([*plans[:2], plans[3]], plans[1]) == pytest.approx(4.0), "nothing to compare with there"
     assert score(plans[1:], plans[1]) is None
+    far = [plans[0], of(5, EVEN, a=46.0), *plans[2:]]
+    assert score(far, far[1]) == pytest.approx(6.0), "so much closer that nothing else counts"
 
 
 def test_a_plan_that_came_no_closer_itself_has_no_high_score():
