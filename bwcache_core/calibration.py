@@ -343,7 +343,8 @@ def in_words(best: Tried, every: Sequence[Tried]) -> str:
     """One speed-up: the better plan, another one, and where it landed."""
     rivals = [each for each in every if each.speedup == best.speedup and each.kind != best.kind and each.seeds == best.seeds]
     other = min(rivals, key=lambda each: (each.kind != AUTOMATIC, -each.psnr), default=None)
-    beside = f" ({other.kind} {other.psnr:.1f})" if other else ""
+    closer = ", not clearly closer" if other and other.psnr > best.psnr else ""
+    beside = f" ({other.kind} {other.psnr:.1f}{closer})" if other else ""
     why = "" if best.lands else ": more steps had to be computed than planned"
     return f"{best.speedup:g}x: {best.psnr:.1f} dB, {best.kind} plan{beside}{landing(best)}{why}"
 

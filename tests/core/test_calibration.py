@@ -226,6 +226,8 @@ def test_beside_the_better_plan_stands_the_automatic_one_on_the_same_seeds():
     assert "2x: 45.0 dB, even plan (automatic 40.0)" in summary(verdict_on(trials, Choice(speedup=2.0)))
     stays = [replace(each, psnr=39.0) if each.kind == EVEN else each for each in trials]
     assert "2x: 40.0 dB, automatic plan (even 39.0)" in summary(verdict_on(stays, Choice(speedup=2.0)))
+    hardly = [replace(each, psnr=42.0) if each.kind == EVEN else each for each in trials]
+    assert "automatic plan (even 42.0, not clearly closer)" in summary(verdict_on(hardly, Choice(speedup=2.0)))
 
 
 def test_nothing_is_expected_of_the_only_plan():
