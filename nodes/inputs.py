@@ -55,7 +55,7 @@ def settings_inputs(modes: Sequence[str] = MODES) -> list:
 
 def forecast_inputs(defaults: ForecastConfig, measured: bool) -> list:
     """measured: whether mode measure is offered, whose plans are used then."""
-    learned = ", by what mode measure learned if it ran" if measured else ""
+    learned = ", by what BWCache Calibrate tried or mode measure learned" if measured else ""
     plan = io.DynamicCombo.Input(
         "plan",
         options=[

@@ -53,7 +53,8 @@ def expected(plans: Prospects) -> Figure:
     curve.margins(0.06, 0.12)
     draw_strips(strips, [(strip.name, strip.computes, len(plans.sigmas)) for strip in plans.strips])
     handles = [dot(COLOURS[kind], COLOURS[kind], f"{kind} plan") for kind in plans.curves]
-    handles += [dot(INK, "none", "tried", marker="D")] if plans.trials else []
+    tried = {kind for kind, *_ in plans.trials}
+    handles += [dot(COLOURS[kind], "none", f"{kind} plan, tried", marker="D") for kind in COLOURS if kind in tried]
     add_key(figure, [*handles, Patch(color=COMPUTED, label="computed"), Patch(color=REUSED, label="reused")])
     return figure
 

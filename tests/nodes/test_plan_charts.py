@@ -93,6 +93,6 @@ def test_what_is_expected_is_a_curve_for_each_kind_of_plan_over_strips_with_what
     [point] = [line for line in axes_of(figure)[0].lines if line.get_marker() == "D"]
     assert (float(point.get_xdata()[0]), float(point.get_ydata()[0]), point.get_markeredgecolor()) == (2.0, 0.5, COLOURS[EARLY])
     assert "PSNR of the latents" in axes_of(figure)[0].get_ylabel()
-    assert "tried" in [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "early plan, tried" in [text.get_text() for text in figure.legends[0].get_texts()]
     nothing = axes_of(expected(Prospects((1.0, 0.8, 0.6, 0.3), strips, {})))[0]
     assert "no error is expected" in [text.get_text() for text in nothing.texts]
