@@ -103,8 +103,8 @@ SMALL_NOTES: dict[str, dict] = {
     for name in ("chroma", "chroma_radiance", "qwen_image", "sd3", "ltxv", "ltxav", "mochi", "lens", "mage_flow", "joyimage",
                  "cosmos", "hidream", "cogvideox", "krea2", "flow_rvs", "kandinsky5_image", "hunyuan_dit", "stable_cascade",
                  "stable_audio", "stable_audio3", "kandinsky5_i2v", "ltxv_i2v", "cosmos_i2v", "cogvideox_i2v", "svd", "ace_step",
-                 "qwen_image_edit", "ltxav_sound", "pixart_sigma", "z_image", "sd_upscaler", "lotus", "stable_cascade_b", "sv3d_u",
-                 "sv3d_p", "hunyuan_dit1", "cogvideox_inpaint", "triposplat", "seedvr")
+                 "qwen_image_edit", "ltxav_sound", "pixart_sigma", "z_image", "sd_upscaler", "lotus", "stable_cascade_b",
+                 "sv3d_u", "sv3d_p", "pixart_alpha", "hunyuan_dit1", "cogvideox_inpaint", "triposplat", "seedvr")
 }  # fmt: skip
 
 
