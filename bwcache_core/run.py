@@ -249,7 +249,8 @@ class ForecastRun:
     def _learn(self, call: Call, key: Hashable, track: Track, sigma, latent, denoised: list) -> list:
         distance = abs(self._place.coordinate - track.newest) if track.nodes else 0.0
         asked = [d if label is not None else None for d, label in zip(denoised, call.labels, strict=True)]
-        learned, missed = track.learn(self._place, sigma, latent, asked, self.sampler, self.scale)
+        corrected = self.sampler if self.config.corrector else ()
+        learned, missed = track.learn(self._place, sigma, latent, asked, corrected, self.scale)
         if track.slope is not None:
             self._slopes.append((track, track.slope))
         labels = [label + (f" pass {key[1] + 1}" if key[1] else "") for label in call.labels if label is not None]

@@ -30,7 +30,7 @@ from .guard import FAILED, Guard
 from .identity import Setup, setup_of
 from .plans import find, remember
 from .rivals import put_on, rival_caches
-from .sampler_response import sampler_response
+from .sampler_response import is_corrected, sampler_response
 
 KEY = "bwcache"
 # Values of comfy.patcher_extension.WrappersMP. Spelled out: the embedded host runs this file without ComfyUI.
@@ -259,6 +259,8 @@ def open_run(
     patcher = guider.model_patcher
     schedule = trimmed(sigmas.tolist(), is_flow(patcher))
     steps, warnings = known_response(config, guider, sampler, sigmas)
+    if SAYS_ALL & parametrisation(patcher) or not is_corrected(sampler):
+        config = replace(config, corrector=False)
     scale = scale_of(latent_shapes or (), denoise_mask)
     module = inner_module(patcher)
     known = None if group else partial(known_plans, guider, sampler, module)  # ranks may hold parts of the weights
@@ -343,8 +345,8 @@ def parametrisation(patcher) -> set[str]:
 
 
 def known_response(config: ForecastConfig, guider, sampler, sigmas: torch.Tensor) -> tuple[Sequence[SamplerStep], list[str]]:
-    """What the corrector has to know of the sampler, nothing where it is off; and a warning where that failed."""
-    if not (config.corrector and config.reuses) or SAYS_ALL & parametrisation(guider.model_patcher):
+    """What the sampler does, nothing where that is not known; and a warning where it failed."""
+    if not config.reuses:
         return (), []
     try:
         return sampler_response(guider, sampler, sigmas), []

@@ -18,10 +18,14 @@ from ..bwcache_core.corrector import SamplerStep, sampler_steps
 # No noise, one latent in and one out, and measured: benchmarks/NOTES.md. By module, since other packs have samplers of
 # the same names.
 LINEAR = {
-    "comfy.k_diffusion.sampling": ("sample_euler", "sample_heun", "sample_dpmpp_2m", "sample_res_multistep"),
+    "comfy.k_diffusion.sampling": (
+        "sample_euler", "sample_heun", "sample_dpm_2", "sample_exp_heun_2_x0", "sample_dpmpp_2m", "sample_res_multistep",
+        "sample_lms", "sample_gradient_estimation", "sample_deis", "sample_ipndm",
+    ),
     "comfy.extra_samplers.uni_pc": ("sample_unipc", "sample_unipc_bh2"),
     f"{__package__.rpartition('.')[0]}.hosts.embedded": ("sample_euler", "sample_heun"),  # the host of our own
 }
+UNCORRECTED = ("sample_deis", "sample_ipndm")  # they use each output four times: corrections lose (benchmarks/NOTES.md)
 MOST_EVALUATIONS = 2  # per step, with room to spare
 MOST_STEPS = 500  # takes a fraction of a second; its cost grows with the square, and so fine steps need no correction
 
@@ -55,6 +59,11 @@ def is_known(function: Callable | None) -> bool:
             if loaded is not None and function is getattr(loaded, name, None):
                 return defined_in(function) == getattr(loaded, "__file__", "")
     return False
+
+
+def is_corrected(sampler) -> bool:
+    """Whether corrections are worth it on a sampler that is known."""
+    return getattr(getattr(sampler, "sampler_function", None), "__name__", "") not in UNCORRECTED
 
 
 def defined_in(function: Callable) -> str:

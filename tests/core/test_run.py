@@ -196,8 +196,8 @@ def test_fresh_noise_in_every_step_computes_every_step():
 def test_a_known_sampler_may_move_the_latent_a_little_otherwise_and_not_much():
     """Second-order samplers do so in the last steps. A swapped latent is another thing."""
     steps = [SamplerStep(s, 1.0, (0.1,), n) for n, s in enumerate(SIGMAS[:-1])]
-    for nudge, expected in ((1.1, "CCRRRR"), (-3.0, "CCRRRC")):
-        run, model = new_run("0-1/10", sampler=steps), Model()
+    for nudge, corrector, expected in ((1.1, True, "CCRRRR"), (1.1, False, "CCRRRR"), (-3.0, True, "CCRRRC")):
+        run, model = new_run("0-1/10", sampler=steps, corrector=corrector), Model()
         x = torch.tensor([[3.0, -1.0]])
         for i, here in enumerate(SIGMAS[:6]):
             x = x * nudge if i == 5 else x
@@ -554,6 +554,8 @@ def test_a_computed_step_makes_up_for_reused_ones():
     plain = euler(new_run(speedup=1.0), model())
     errors = [(euler(new_run("0-1 4-5 8-9/10", sampler=sampler), model()) - plain).abs().sum() for sampler in ((), steps)]
     assert errors[1] < 0.75 * errors[0]
+    off = euler(new_run("0-1 4-5 8-9/10", sampler=steps, corrector=False), model())
+    assert (off - plain).abs().sum() == errors[0]
 
 
 def test_a_schedule_is_laid_anew_before_the_first_evaluation():

@@ -11,7 +11,10 @@ from bwcache_pack.bwcache_core.corrector import carried_tensors
 from bwcache_pack.nodes.sampler_response import sampler_response
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.family("wan21_t2v")]
-CARRIED = {"euler": 1, "dpmpp_2m": 2, "res_multistep": 2, "uni_pc": 4, "uni_pc_bh2": 4}
+CARRIED = {
+    "euler": 1, "heun": 2, "dpm_2": 2, "exp_heun_2_x0": 2, "dpmpp_2m": 2, "res_multistep": 2, "uni_pc": 4, "uni_pc_bh2": 4,
+    "lms": 4, "gradient_estimation": 4, "deis": 4, "ipndm": 4,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("steps", [8, 9])

@@ -182,20 +182,21 @@ def opened(sampler, sigmas=(1.0, 0.8, 0.5, 0.2, 0.0), patcher=None, options=None
 
 
 @pytest.mark.parametrize(
-    ("sampler", "settings", "corrected"),
+    ("sampler", "settings", "known"),
     [
         (SAMPLERS["euler"], {}, True),
         (SAMPLERS["heun"], {}, True),
-        (SAMPLERS["euler"], {"corrector": False}, False),
+        (SAMPLERS["euler"], {"corrector": False}, True),  # it adds no noise
         (SAMPLERS["euler"], {"speedup": 1.0}, False),
         (SAMPLERS["euler"], {"threshold": 0.0}, False),
         (TinySampler(lambda *args, **kwargs: None), {}, False),
         (object(), {}, False),  # not a KSAMPLER of ComfyUI
     ],
 )
-def test_only_a_sampler_that_is_known_is_corrected_and_only_where_something_is_reused(sampler, settings, corrected):
+def test_only_a_sampler_that_is_known_is_corrected_and_only_where_something_is_reused(sampler, settings, known):
     run = opened(sampler, **settings)
-    assert bool(run.sampler) == corrected and not run.report.warnings
+    assert bool(run.sampler) == known and not run.report.warnings
+    assert run.config.corrector == settings.get("corrector", True)
 
 
 @pytest.mark.parametrize("parametrisation", ["X0", "IMG_TO_IMG_FLOW"])
@@ -203,7 +204,16 @@ def test_a_model_whose_output_is_all_there_is_is_not_corrected(parametrisation):
     patcher = Patcher()
     patcher.model_sampling = type("ModelSampling", (type(parametrisation, (CONST,), {}),), {})()
     run = opened(SAMPLERS["euler"], patcher=patcher)
-    assert run.sampler == () and not run.report.warnings
+    assert run.sampler and not run.config.corrector and not run.report.warnings
+
+
+@pytest.mark.parametrize(("name", "corrected"), [("sample_euler", True), ("sample_ipndm", False)])
+def test_a_sampler_with_a_long_memory_is_known_and_not_corrected(name, corrected):
+    def sample(*args, **kwargs):
+        return None
+
+    sample.__name__ = name
+    assert opened(TinySampler(sample)).config.corrector == corrected
 
 
 def test_a_sampler_that_will_not_be_asked_is_not_corrected_and_the_report_says_so():
