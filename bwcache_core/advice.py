@@ -17,6 +17,7 @@ from .report import RunReport, StepReport
 from .schedule import FULL_NOISE, ZERO, whole_run
 
 FEW_STEPS = 8.5  # of a whole run; models distilled for so few need each of them
+FULL_ADDED = 10.0  # sigma from which on a run begins with noise alone, where noise is added: models of EPS at 11 to 80
 LITTLE = 0.15  # share of the work; under it the cache is hardly worth its memory
 MUCH = 2.75  # times less work; over it, look at the result before trusting it
 WORTH_TELLING = 1.05  # times faster; less is within the estimate's own error
@@ -267,6 +268,9 @@ def something_reused(run: RunReport) -> tuple[str, str]:
     why = less_than_planned(run) or time_elsewhere(run)
     if run.mode == FORECAST and whole_steps(run) <= FEW_STEPS:
         return why, "A model made for so few steps needs each of them: leave BWCache Apply out here."
+    aside = set_aside(run)
+    if run.mode == FORECAST and len(aside) > run.evaluations_reused:
+        return forecast_set_aside(run, aside)
     if run.mode != FORECAST and run.work_ratio < 1 / (1 - LITTLE):
         return why or "That is little.", block_advice(run)
     if run.work_ratio > MUCH:
@@ -275,8 +279,12 @@ def something_reused(run: RunReport) -> tuple[str, str]:
 
 
 def whole_steps(run: RunReport) -> float:
-    """Steps from pure noise to none: more than those of a run over a part of a schedule, as one of two experts has it."""
-    whole = run.sigmas[0] > FULL_NOISE and abs(run.sigmas[-1]) <= ZERO
+    """Steps from pure noise to none: more than those of a run over a part of a schedule, as one of two experts has it.
+
+    Infinite for a part of a schedule of added noise, as of an image that is painted over: such parts do not tell.
+    """
+    full = FULL_NOISE if run.sigmas[0] <= 1.0 + ZERO else FULL_ADDED
+    whole = run.sigmas[0] > full and abs(run.sigmas[-1]) <= ZERO
     return run.steps_total if whole else whole_run(run.sigmas)
 
 

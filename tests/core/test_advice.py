@@ -94,7 +94,7 @@ SAYS = {  # the run: all that is said of it
         "The only step was computed.\nA run of one step has nothing to reuse. Leave BWCache Apply out here.",
     ),
     "few steps, some reused": (
-        forecast("crcr"),
+        forecast("crcr", sigmas=shifted(4, 3.0)),
         "2 of 4 steps were computed, about 1.8x, about 1.8 s saved.\n"
         "A model made for so few steps needs each of them: leave BWCache Apply out here.",
     ),
@@ -103,9 +103,18 @@ SAYS = {  # the run: all that is said of it
         "All 2 steps were computed.\nA run of 2 steps has nothing to reuse. Leave BWCache Apply out here.",
     ),
     "eight steps, as of a turbo model": (
-        forecast("crcrcrcr"),
+        forecast("crcrcrcr", sigmas=shifted(8, 3.0)),
         "4 of 8 steps were computed, about 1.8x, about 3.6 s saved.\n"
         "A model made for so few steps needs each of them: leave BWCache Apply out here.",
+    ),
+    "eight steps of a model of added noise": (
+        forecast("crcrcrcr", sigmas=[14.6, 7.0, 4.0, 2.5, 1.6, 1.0, 0.6, 0.3, 0.0]),
+        "4 of 8 steps were computed, about 1.8x, about 3.6 s saved.\n"
+        "A model made for so few steps needs each of them: leave BWCache Apply out here.",
+    ),
+    "the last eight of 16 such steps, as where an image is painted over": (
+        forecast("crcrcrcr", sigmas=[1.6, 1.3, 1.0, 0.8, 0.6, 0.4, 0.3, 0.15, 0.0]),
+        "4 of 8 steps were computed, about 1.8x, about 3.6 s saved.",
     ),
     "four low-noise steps of eight": (
         forecast("crcr", sigmas=shifted(8, 5.0)[4:]),
@@ -183,6 +192,12 @@ SAYS = {  # the run: all that is said of it
         _with([*[call(place, "reuse" if place % 2 else "compute") for place in range(11)], call(11, reason=ERRS)]),
         "7 of 12 steps were computed, about 1.6x, about 4.5 s saved.\n"
         "1 more step than planned was computed: forecasts were expected to be off by more than threshold 0.5.",
+    ),
+    "most of what was planned, by noise that fades towards the end": (
+        _with([*[call(place, reason="the plan" if place % 2 == 0 else NOISY) for place in range(9)],
+               *[call(place, "reuse" if place % 2 else "compute") for place in range(9, 12)]]),
+        "10 of 12 steps were computed, about 1.2x, about 1.8 s saved.\n"
+        f"The sampler adds noise as it goes, so its next step cannot be foretold. {GONE}",
     ),
     "much": (
         forecast("crrr" * 5),
