@@ -264,4 +264,8 @@ def test_calibrate_then_render_with_the_plan_that_came_out(server, object_info, 
     plan = next(line for line in by_type["BWCacheReport"]["text"][0].splitlines() if line.startswith("Plan: "))
     assert plan.removeprefix("Plan: ").split(" (")[0] in by_type["PreviewAny"]["text"][0] and "your plan" in plan
     assert len(list(plans.iterdir())) == 1
-    assert "At most 4.3 times an uncached run of 12 steps" in server.log  # 1 + 1 + 2 / 1.5 + 2 / 2
+    assert "At most 6.7 times an uncached run of 12 steps" in server.log  # 1 + 1 + 4 / 1.5 + 4 / 2
+    [apply] = [node for node in prompt.values() if node["class_type"] == "BWCacheApply"]
+    apply["inputs"] = {"model": apply["inputs"]["model"], "mode": "forecast", "mode.speedup": 1.5, "mode.plan": "auto"}
+    text = outputs_by_type(saved, server.run(prompt))["BWCacheReport"]["text"][0]
+    assert "tried by BWCache Calibrate on 1 seed, last on 20" in text and plan.split(" (")[0] in text
