@@ -295,7 +295,7 @@ def read(path: Path) -> PlanFile:
         raise PlanFileError("it was changed by hand or damaged. Remove it, and measure anew.")
     try:
         return file_of(path.name, told)
-    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError) as error:
         raise PlanFileError("its numbers do not fit together. Remove it, and measure anew.") from error
 
 

@@ -172,6 +172,7 @@ def rewritten(path, change) -> None:
         lambda told: told["tried"][0].pop(), lambda told: told["tried"].append(["auto", "automatic", {"a": 40.0}]),
         lambda told: told["tried"].append(["0 2 5/9", "automatic", {"a": 40.0}]),
         lambda told: told["tried"].append(["0 2 5/10", "automatic", {"a": math.nan}]),
+        lambda told: told["tried"].append(["0 2 5/10", "automatic", [40.0]]), lambda told: told.update(tried=[[5, "", {"a": 1}]]),
         lambda told: told["tried"].append(["0 2 5/10", "automatic", {}]), lambda told: told.update(runs=0, tried=[]),
     ],
 )  # fmt: skip
