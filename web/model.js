@@ -474,10 +474,20 @@ export function isLight(colour) {
  * @returns {number|null} null where the speed-ups cannot be read
  */
 export function calibrationCost({ seeds, trials, speedups }) {
-  const factors = [...new Set(String(speedups).split(/[\s,;]+/).filter(Boolean).map((part) => Number(part.replace(/x$/, ""))))];
+  const factors = [...new Set(partsOf(String(speedups)).map((part) => Number(part.replace(/x$/, ""))))];
   if (!factors.length || !factors.every((factor) => factor > 1 && factor <= 10)) return null;
   const unseen = Math.max(1, trials - seeds);
-  return seeds + unseen + 2 * trials * factors.reduce((sum, factor) => sum + 1 / factor, 0);
+  const tried = 4 + 2 * (trials - 1); // each plan once, the better two again
+  return seeds + unseen + tried * factors.reduce((sum, factor) => sum + 1 / factor, 0);
+}
+
+/** The numbers of a text, one by one; none where a comma may be a decimal one or not. */
+function partsOf(text) {
+  const spaced = text.split(/,?[\s;]+/).filter(Boolean);
+  const isDecimal = (part) => /^\d,\dx?$/.test(part);
+  const listed = spaced.some((part) => !isDecimal(part) && /[.,]/.test(part));
+  if (!spaced.some(isDecimal)) return spaced.flatMap((part) => part.split(",")).filter(Boolean);
+  return listed || spaced.length === 1 ? [] : spaced.map((part) => part.replace(",", "."));
 }
 
 /**

@@ -322,8 +322,10 @@ group("plans that were measured", () => {
   });
 
   test("cost what calibration.py says", () => {
-    assert.equal(model.calibrationCost({ seeds: 2, trials: 2, speedups: "2 4" }), 6);
-    assert.equal(model.calibrationCost({ seeds: 1, trials: 4, speedups: "2x, 2" }), 1 + 3 + 4);
-    for (const speedups of ["", "fast", "1 2", "11", "2 x"]) assert.equal(model.calibrationCost({ seeds: 2, trials: 2, speedups }), null);
+    assert.equal(model.calibrationCost({ seeds: 2, trials: 2, speedups: "2 4" }), 7.5);
+    assert.equal(model.calibrationCost({ seeds: 1, trials: 4, speedups: "2x, 2" }), 1 + 3 + 5);
+    assert.equal(model.calibrationCost({ seeds: 2, trials: 1, speedups: "2.5,4" }), 2 + 1 + 1.6 + 1);
+    assert.equal(model.calibrationCost({ seeds: 2, trials: 1, speedups: "2,5 4" }), 2 + 1 + 1.6 + 1);
+    for (const speedups of ["", "fast", "1 2", "11", "2 x", "2,5", "1.5 2,5"]) assert.equal(model.calibrationCost({ seeds: 2, trials: 2, speedups }), null);
   });
 });
