@@ -64,6 +64,7 @@ class Unread:
 
     label: str
     distance: float
+    width: float
     sums: torch.Tensor
 
 
@@ -248,6 +249,7 @@ class ForecastRun:
 
     def _learn(self, call: Call, key: Hashable, track: Track, sigma, latent, denoised: list) -> list:
         distance = abs(self._place.coordinate - track.newest) if track.nodes else 0.0
+        width = self.schedule.width(track.newest, self._place.coordinate) if track.nodes else 0.0
         asked = [d if label is not None else None for d, label in zip(denoised, call.labels, strict=True)]
         corrected = self.sampler if self.config.corrector else ()
         learned, missed = track.learn(self._place, sigma, latent, asked, corrected, self.scale)
@@ -255,7 +257,7 @@ class ForecastRun:
             self._slopes.append((track, track.slope))
         labels = [label + (f" pass {key[1] + 1}" if key[1] else "") for label in call.labels if label is not None]
         for label, (output, difference) in zip(labels, missed, strict=False):
-            self._unread.append(Unread(label, distance, self.scale.sums(difference, output)))
+            self._unread.append(Unread(label, distance, width, self.scale.sums(difference, output)))
         return [d if mine is None else mine for mine, d in zip(learned, denoised, strict=True)]
 
     def _decide(self, jump: float | None) -> bool:
@@ -285,7 +287,7 @@ class ForecastRun:
         newest = min(track.newest for track in self.tracks.values())
         if self._planned(newest):
             return False
-        objection = trust.objection(abs(place.coordinate - newest))
+        objection = trust.objection(abs(place.coordinate - newest), self.schedule.width(newest, place.coordinate))
         if objection:
             current.reason, current.judged, current.limit = objection
         return objection is None
@@ -336,13 +338,13 @@ class ForecastRun:
         current, self._current = self._current, None
         if current is not None:
             current.seconds = time.perf_counter() - self._began
-            self._judge(current, [(u.label, u.distance, worst(n)) for u, n in zip(unread, numbers, strict=False)])
+            self._judge(current, [(u.label, (u.distance, u.width), worst(n)) for u, n in zip(unread, numbers, strict=False)])
             current.parts = {} if current.fault else self._by_part(unread, numbers)
             if self.on_step:
                 self.on_step(current)
         return sigma, least, jump
 
-    def _judge(self, current: StepReport, errors: list[tuple[str, float, float]]) -> None:
+    def _judge(self, current: StepReport, errors: list[tuple[str, tuple, float]]) -> None:
         """Put what was measured into the report of an evaluation, and tell trust."""
         if not errors:
             return
@@ -353,7 +355,7 @@ class ForecastRun:
             current.error = None
             self._drop()
         else:
-            self.trust.measured(current.error, distance)
+            self.trust.measured(current.error, *distance)
 
     def _by_part(self, unread: Sequence[Unread], numbers: Sequence[list[list[float]]]) -> dict[str, float]:
         """The largest error of each part of a packed latent over conditions and rows; empty for one part."""

@@ -99,6 +99,15 @@ class Schedule:
         width = self.sigmas[step] - self.sigmas[step + 1]
         return step + (self.sigmas[step] - sigma) / width if width else float(step)
 
+    def width(self, start: float, end: float) -> float:
+        """How far the share of noise moves between two real-valued steps."""
+        return abs(self._share_at(end) - self._share_at(start))
+
+    def _share_at(self, coordinate: float) -> float:
+        step = min(max(int(coordinate), 0), self.steps - 1)
+        here, following = self.sigmas[step : step + 2]
+        return self.share(here + (coordinate - step) * (following - here))
+
     def window(self, start_step: int, end_step: int) -> tuple[int, int]:
         """First and last step of a window, 0-based; negative numbers count from the end of the run."""
         return absolute(start_step, self.steps), absolute(end_step, self.steps)

@@ -480,7 +480,7 @@ def test_noise_adds_up_for_a_call_that_is_foretold_again_while_others_compute():
 
 def test_the_gap_is_that_of_the_call_that_was_foretold_longest():
     run = new_run("0-1/10")
-    run.trust.measured = lambda error, distance: None
+    run.trust.measured = lambda *measured: None
     run.trust.reach = 3.5
     euler(run, Model(), calls=COMING_AND_GOING)
     assert actions(run) == "CCPPPCPPPC"

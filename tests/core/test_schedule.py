@@ -77,6 +77,16 @@ def test_noise_that_is_added_is_measured_as_that_of_a_flow(steps):
     assert (added.levels, added.widths) == (mixed.levels, mixed.widths)
 
 
+@pytest.mark.parametrize("sigmas", [flow(8), flow(8)[::-1], eps(8)])
+def test_a_width_lies_between_any_two_places(sigmas):
+    schedule = schedule_of(sigmas, flow=max(sigmas) <= 1.0)
+    assert schedule.width(2.0, 5.0) == pytest.approx(sum(schedule.widths[2:5])) == schedule.width(5.0, 2.0)
+    assert schedule.width(0.0, 8.0) == pytest.approx(sum(schedule.widths))
+    between = sigmas[3] + 0.25 * (sigmas[4] - sigmas[3])
+    there = schedule.coordinate(between)
+    assert there == pytest.approx(3.25) and schedule.width(3.0, there) == pytest.approx(abs(schedule.share(between) - schedule.shares[3]))
+
+
 def test_widths_and_end():
     schedule = Schedule((1.0, 0.75, 0.25, 0.001))
     assert schedule.widths == (0.25, 0.5, 0.249)

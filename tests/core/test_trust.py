@@ -34,6 +34,25 @@ def test_reach_by_hand(measured, distance, trusted):
     assert (trust.objection(distance) is None) is trusted
 
 
+WIDER = [
+    # what was measured as (error, distance, width), the next forecast's distance and width, whether that is trusted at 0.5
+    ([(0.6, 3.0, 0.1)], (1.0, 0.05), True),  # 0.3 over so much of the noise
+    ([(0.6, 3.0, 0.1)], (1.0, 0.1), False),  # 0.2 over one step, but 0.6 over so much of the noise
+    ([(0.4, 3.0, 0.1)], (1.0, 0.5), True),  # it was right: steps count alone
+    ([(0.6, 3.0, 0.1), (0.4, 3.0, 0.1)], (1.0, 0.5), True),
+    ([(0.6, 0.5, 0.05)], (0.8, 0.08), True),  # as if a step of twice the width had erred so
+    ([(0.6, 0.5, 0.05)], (0.8, 0.1), False),
+]
+
+
+@pytest.mark.parametrize(("measured", "following", "trusted"), WIDER)
+def test_after_a_forecast_that_was_wrong_a_wide_step_is_one_of_many(measured, following, trusted):
+    trust = Trust(0.5)
+    for each in measured:
+        trust.measured(*each)
+    assert (trust.objection(*following) is None) is trusted
+
+
 def test_before_anything_was_measured_a_step_is_taken_to_cost_one_half():
     """Twice as far at the beginning of a run, where outputs change least."""
     assert [Trust(0.5).first_reach(planned) for planned in (False, True)] == [1.0, 2.0]

@@ -270,7 +270,7 @@ MUTANTS = [
     ),
     Mutant(
         "a forecast that errs is trusted", TRUSTED, "bwcache_core/trust.py",
-        "if distance > self.reach:", "if False:",
+        "if share > 1.0:", "if False:",
         (f"{RUN}::test_an_error_over_the_threshold_stops_reuse_until_it_falls",
          "tests/core/test_trust.py::test_an_objection_names_the_error_it_expects"),
     ),
