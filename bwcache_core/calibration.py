@@ -189,13 +189,14 @@ class Tried:
 @dataclass(frozen=True)
 class Verdict:
     """What the trials say. best: the plan of each speed-up, the slowest first. chosen: one of them. missed: why that is not
-    quite what was asked for. note: why nothing was measured."""
+    quite what was asked for. note: why nothing was measured. unkept: why later runs will not know of the trials."""
 
     trials: tuple[Trial, ...]
     best: tuple[Tried, ...]
     chosen: Tried
     missed: str = ""
     note: str = ""
+    unkept: str = ""
 
     @property
     def tried(self) -> list[Tried]:
@@ -219,11 +220,11 @@ class Verdict:
         return height - 20.0 * math.log10(error) if error and height is not None else None
 
 
-def verdict_on(trials: Sequence[Trial], choice: Choice, note: str = "") -> Verdict:
+def verdict_on(trials: Sequence[Trial], choice: Choice, note: str = "", unkept: str = "") -> Verdict:
     """The better plan of each speed-up, and the one that was asked for."""
     rising = [better(trials, speedup) for speedup in sorted({trial.speedup for trial in trials})]
     chosen, missed = chosen_of(rising, choice)
-    return Verdict(tuple(trials), tuple(rising), chosen, missed, note)
+    return Verdict(tuple(trials), tuple(rising), chosen, missed, note, unkept)
 
 
 def better(trials: Sequence[Trial], speedup: float) -> Tried:
@@ -335,6 +336,7 @@ def summary(verdict: Verdict) -> str:
     lines += [in_words(each, verdict.tried) for each in verdict.best]
     lines.append(f"PSNR is of the latents against the uncached ones, {whose(verdict.trials)}. 100 dB: no difference.")
     lines += [f"No plan was made by what was measured: {verdict.note}."] if verdict.note else []
+    lines += [f"Plan auto will not know of it: {verdict.unkept}."] if verdict.unkept else []
     lines += [correlation_line(verdict)] if verdict.correlation is not None else []
     return "\n".join(lines)
 

@@ -60,7 +60,7 @@ def calibrate(bench: Bench, request: Request) -> Outcome:
         attempt(speedup, plans[speedup], [first])
     for speedup in request.speedups if others else ():  # by then it is known how each kind of plan did at the others
         attempt(speedup, [AUTOMATIC, *filter(None, [finalist(trials, speedup)])], others)
-    verdict = verdict_on(trials, request.choice, bench.note)
+    verdict = verdict_on(trials, request.choice, bench.note, bench.unkept)
     given = sorted(verdict.best, key=lambda each: each == verdict.chosen)
     return Outcome(latents[request.measured[0]], verdict, tuple(reports[each.speedup, each.kind] for each in given))
 
@@ -68,12 +68,13 @@ def calibrate(bench: Bench, request: Request) -> Outcome:
 class Bench:
     """One guider with its sampler: every run is the same, but for the seed and what is attached.
 
-    sample: samples the guider as a workflow would, with `sampler`. note: why nothing was learned, empty where something was.
+    sample: samples the guider as a workflow would, with `sampler`. note: why nothing was learned, unkept: why trials are
+    not kept; empty where they are.
     """
 
     def __init__(self, guider, sample: Sample, sampler: object = None) -> None:
         self.guider, self.sample, self.sampler = guider, sample, sampler
-        self.found, self.note = Found(), ""
+        self.found, self.note, self.unkept = Found(), "", ""
         self.schedule: Schedule | None = None
         self._measured: set[int] = set()
         self._learned: list[Knowledge] = []
@@ -134,8 +135,9 @@ class Bench:
             self._planner.tried = found
         try:
             remember_trials(replace(self._setup, sigmas=self.schedule.sigmas), found)
+            self.unkept = ""
         except NothingLearned as reason:
-            logger.warning("BWCache Calibrate: what was tried is not kept: %s.", reason)
+            self.unkept = str(reason)
 
     def _learn(self, setup: Setup, lesson: Lesson) -> int:
         try:

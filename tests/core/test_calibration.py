@@ -214,6 +214,12 @@ def test_where_a_plan_was_set_aside_its_landing_is_said():
     assert "of the latents" in lines and "of seed 2, which was not measured" in lines
 
 
+def test_trials_that_are_not_kept_are_said():
+    verdict = verdict_on([trial()], Choice(speedup=2.0), unkept="no space left")
+    assert "Plan auto will not know of it: no space left." in summary(verdict)
+    assert "will not know" not in summary(verdict_on([trial()], Choice(speedup=2.0)))
+
+
 def test_whose_the_numbers_are_is_said():
     trials = [trial(), trial(seed=0, unseen=False)]
     assert "the mean over seeds 2, 0, 1 of them measured" in summary(verdict_on(trials, Choice(speedup=2.0)))

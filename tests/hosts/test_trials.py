@@ -196,7 +196,9 @@ def test_again_it_learns_nothing_new_and_says_the_same(lab):
 def test_where_no_file_can_be_written_it_plans_all_the_same(lab, folder, monkeypatch):
     expected = Room(lab).calibrate(seeds=2).verdict.trials
     monkeypatch.setattr(plans, "plans_folder", lambda: None)
-    trials = Room(lab).calibrate(seeds=2).verdict.trials
+    verdict = Room(lab).calibrate(seeds=2).verdict
+    assert "Plan auto will not know of it: there is no folder for plans." in summary(verdict)
+    trials = verdict.trials
     assert [trial.plan.computes for trial in trials] == [trial.plan.computes for trial in expected]
     assert [trial.expected for trial in trials] == pytest.approx([trial.expected for trial in expected], rel=1e-6)
 
