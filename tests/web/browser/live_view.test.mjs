@@ -310,20 +310,6 @@ test("two BWCache Apply nodes show a run each", async () => {
   assert.deepEqual(totals.sort(), ["12", "9"]);
 });
 
-test("inside a subgraph", async () => {
-  await comfy.openPrompt(prompt({ steps: 10 }));
-  await comfy.run(() => {
-    const { graph } = window.app;
-    window.app.canvas.selectItems([graph.getNodeById(3)]);
-    window.bwcacheHost = graph.convertToSubgraph(window.app.canvas.selectedItems).node;
-  });
-  const id = await comfy.queue();
-  assert.equal((await comfy.ended(id)).status.status_str, "success");
-  await comfy.run(() => window.app.canvas.openSubgraph(window.bwcacheHost.subgraph, window.bwcacheHost));
-  await comfy.waitForState("done");
-  assert.equal((await comfy.view()).headline.match(LINE)?.[1], "10");
-});
-
 test("the node's help page opens with all its text and pictures", async () => {
   await comfy.openPrompt(prompt());
   const page = await comfy.openHelp(3);
