@@ -32,6 +32,8 @@ LEAVE_OUT = "Leave BWCache Apply out here."
 QUIET = "Use a sampler that adds none, such as euler or dpmpp_2m, or leave BWCache Apply out here."
 SET_ASIDE = (  # a word of the reason why most steps were computed against the plan, what that means, what to do
     ("fresh noise", "The sampler adds noise as it goes, so its next step cannot be foretold.", QUIET),
+    ("not where", "The steps are so wide that the latent was not where those before led.",
+     "Use more steps, so that they differ less, or leave BWCache Apply out here."),
     ("sigma went", "The sampler goes back to a higher noise level, where nothing can be foretold.", QUIET),
     ("window", "The context windows moved in most steps, and what a new one shows cannot be foretold.",
      "Set context_schedule to standard_static, where they stay."),
@@ -270,7 +272,8 @@ def something_reused(run: RunReport) -> tuple[str, str]:
         return why, "A model made for so few steps needs each of them: leave BWCache Apply out here."
     aside = set_aside(run)
     if run.mode == FORECAST and len(aside) > run.evaluations_reused:
-        return forecast_set_aside(run, aside)
+        meant, what_next = forecast_set_aside(run, aside)
+        return f"{why} {meant}", what_next
     if run.mode != FORECAST and run.work_ratio < 1 / (1 - LITTLE):
         return why or "That is little.", block_advice(run)
     if run.work_ratio > MUCH:
@@ -283,9 +286,10 @@ def whole_steps(run: RunReport) -> float:
 
     Infinite for a part of a schedule of added noise, as of an image that is painted over: such parts do not tell.
     """
-    full = FULL_NOISE if run.sigmas[0] <= 1.0 + ZERO else FULL_ADDED
-    whole = run.sigmas[0] > full and abs(run.sigmas[-1]) <= ZERO
-    return run.steps_total if whole else whole_run(run.sigmas)
+    whole = run.sigmas[0] > (FULL_NOISE if run.flow else FULL_ADDED) and abs(run.sigmas[-1]) <= ZERO
+    if whole:
+        return run.steps_total
+    return whole_run(run.sigmas) if run.flow else math.inf
 
 
 def less_than_planned(run: RunReport) -> str:

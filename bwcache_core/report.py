@@ -60,7 +60,8 @@ class RunReport:
     Forecast mode: speedup_asked; plan: the text of the plan; planned: the steps that it computes; plan_note: where it
     comes from.
     Measure mode: measured_runs: how many runs are known now; unlearned: why this one taught nothing.
-    planner: makes plans from what was measured for such runs; None where nothing is known. Not in to_dict.
+    planner: makes plans from what was measured for such runs; None where nothing is known. flow: noise is mixed in, not
+    added. Neither is in to_dict.
     Block modes: cache_device: where the cache lies; placement: why that is not what was asked for; reserved_bytes: what
     ComfyUI was told that the cache takes of the model's device; estimate_bytes: what it will hold in all, from shapes at
     first, exact after the first evaluation. Blocks are counted per pass: 2 conditions in 2 passes count twice.
@@ -77,6 +78,7 @@ class RunReport:
     measured_runs: int = 0
     unlearned: str = ""
     planner: Planner | None = field(default=None, repr=False, compare=False)
+    flow: bool = True
     reuse_interval: int = 0
     block_count: int = 0
     cache_device: str = ""
@@ -162,7 +164,7 @@ class RunReport:
             "cache_bytes": self.cache_bytes,
         }
         told = asdict(replace(self, planner=None))
-        del told["planner"]
+        del told["planner"], told["flow"]
         return finite_only({**told, **figures})
 
 

@@ -24,6 +24,7 @@ SAME_SIGMA = 1e-3  # relative: half precision rounds sigmas
 PLANNED = "the plan"
 PASSED = "the sampler passed over planned steps"
 UNKNOWN = "conditions that were not there before"
+ELSEWHERE = "the latent is not where the steps before led"
 MOVED = "a context window that was not there before"
 UNPROVEN = "no forecast was checked on this path yet"
 RESIZED = "the latent changed its size"
@@ -34,13 +35,15 @@ GRADIENTS = "the model runs under gradients, as in training"
 @dataclass(frozen=True)
 class Seen:
     """The last evaluation: the latent x, what the guider made of it (D), where, and sigma of each row (B, 1, ...).
-    away: D of the condition that guidance leads away from, None without one."""
+    away: D of the condition that guidance leads away from, None without one. change: of D since the evaluation before, L1
+    norms (P, B): samplers of a higher order use both; None where the sampler is not known."""
 
     place: Place
     sigma: torch.Tensor
     latent: torch.Tensor
     denoised: torch.Tensor
     away: torch.Tensor | None
+    change: torch.Tensor | None = None
 
     @property
     def nbytes(self) -> int:
@@ -109,6 +112,7 @@ class ForecastRun:
         """Make the plan for a schedule: at the start, and again where the sampler turns out to run over another one."""
         self.schedule, self.plan, report = schedule, self._plan(schedule), self.report
         report.sigmas, report.plan, report.plan_note = list(schedule.sigmas), self.plan.text, self.plan.note
+        report.flow = schedule.flow
         report.planned = list(self.plan.computes)
         self._longest = max(b - a for a, b in pairwise([*self.plan.computes, self.plan.steps])) - 1
 
@@ -205,7 +209,8 @@ class ForecastRun:
         if self.keeps and not self._ended:
             self.tracks = {key: track for key, track in self.tracks.items() if track.evaluation == place.evaluation}
             away = asked[1].clone() if len(asked) == 2 and asked[1].shape == latent.shape else None
-            self._seen = Seen(place, self._rows, latent.clone(), denoised.clone(), away)
+            change = self._changed(denoised) if self.sampler and self._seen else None
+            self._seen = Seen(place, self._rows, latent.clone(), denoised.clone(), away, change)
             if current.calls_run == current.calls_total:
                 self.trust.computed()
         current.cache_bytes = self._held()
@@ -290,6 +295,8 @@ class ForecastRun:
         objection = trust.objection(abs(place.coordinate - newest), self.schedule.width(newest, place.coordinate))
         if objection:
             current.reason, current.judged, current.limit = objection
+            if trust.noise > trust.most_noise and self.sampler:  # which adds none
+                current.reason = ELSEWHERE
         return objection is None
 
     def _planned(self, newest: float) -> bool:
@@ -375,7 +382,15 @@ class ForecastRun:
             return []
         sigma = timestep.reshape(-1, *[1] * (latent.ndim - 1))
         off = latent - seen.denoised
-        return [self.scale.sums(off - noise, noise) for noise in seen.noises(sigma, self.schedule.flow)]
+        sums = [self.scale.sums(off - noise, noise) for noise in seen.noises(sigma, self.schedule.flow)]
+        if seen.change is not None:
+            for norms in sums:
+                norms[1] += seen.change
+        return sums
+
+    def _changed(self, denoised: torch.Tensor) -> torch.Tensor | None:
+        before = self._seen.denoised
+        return self.scale.sums(denoised - before, before)[0] if before.shape == denoised.shape else None
 
     def _held(self) -> int:
         return sum(track.nbytes for track in self.tracks.values()) + (self._seen.nbytes if self._seen else 0)

@@ -108,12 +108,12 @@ SAYS = {  # the run: all that is said of it
         "A model made for so few steps needs each of them: leave BWCache Apply out here.",
     ),
     "eight steps of a model of added noise": (
-        forecast("crcrcrcr", sigmas=[14.6, 7.0, 4.0, 2.5, 1.6, 1.0, 0.6, 0.3, 0.0]),
+        forecast("crcrcrcr", flow=False, sigmas=[14.6, 7.0, 4.0, 2.5, 1.6, 1.0, 0.6, 0.3, 0.0]),
         "4 of 8 steps were computed, about 1.8x, about 3.6 s saved.\n"
         "A model made for so few steps needs each of them: leave BWCache Apply out here.",
     ),
     "the last eight of 16 such steps, as where an image is painted over": (
-        forecast("crcrcrcr", sigmas=[1.6, 1.3, 1.0, 0.8, 0.6, 0.4, 0.3, 0.15, 0.0]),
+        forecast("crcrcrcr", flow=False, sigmas=[1.6, 1.3, 1.0, 0.8, 0.6, 0.4, 0.3, 0.15, 0.0]),
         "4 of 8 steps were computed, about 1.8x, about 3.6 s saved.",
     ),
     "four low-noise steps of eight": (
@@ -193,10 +193,20 @@ SAYS = {  # the run: all that is said of it
         "7 of 12 steps were computed, about 1.6x, about 4.5 s saved.\n"
         "1 more step than planned was computed: forecasts were expected to be off by more than threshold 0.5.",
     ),
+    "the last eight of 30 such steps, at sigmas that a flow has, too": (
+        forecast("crcrcrcr", flow=False, sigmas=[0.87, 0.79, 0.7, 0.6, 0.5, 0.38, 0.25, 0.03, 0.0]),
+        "4 of 8 steps were computed, about 1.8x, about 3.6 s saved.",
+    ),
+    "steps too wide for the sampler": (
+        _with(aside("the latent is not where the steps before led")),
+        "All 12 steps were computed.\nThe steps are so wide that the latent was not where those before led. "
+        "Use more steps, so that they differ less, or leave BWCache Apply out here.",
+    ),
     "most of what was planned, by noise that fades towards the end": (
         _with([*[call(place, reason="the plan" if place % 2 == 0 else NOISY) for place in range(9)],
                *[call(place, "reuse" if place % 2 else "compute") for place in range(9, 12)]]),
         "10 of 12 steps were computed, about 1.2x, about 1.8 s saved.\n"
+        "4 more steps than planned were computed: fresh noise in the latent. "
         f"The sampler adds noise as it goes, so its next step cannot be foretold. {GONE}",
     ),
     "much": (

@@ -74,6 +74,7 @@ def actions(run) -> str:
 def test_the_planned_steps_compute_and_no_others():
     run, model = new_run("0-1 4 8/10"), Model()
     euler(run, model)
+    assert run.report.flow and not ForecastRun(ForecastConfig(), Schedule((14.6, 1.0, 0.0), flow=False)).report.flow
     assert actions(run) == "CCRRCRRRCR"
     assert model.calls == [1.0, 0.9, 0.6, 0.2]
     assert run.report.planned == [0, 1, 4, 8] and run.report.finished
@@ -204,6 +205,23 @@ def test_a_known_sampler_may_move_the_latent_a_little_otherwise_and_not_much():
             x = x + (x - evaluate(run, model, here, x)[0][0]) / here * -0.1
         assert actions(run) == expected
         assert run.report.steps[5].jump > run.trust.most_noise
+    assert run.report.steps[5].reason == "the latent is not where the steps before led"
+
+
+def test_a_sampler_of_a_higher_order_moves_as_far_as_the_denoised_latent_changed():
+    """Where steps are wide and little noise is left, the share of the one before is more than that noise."""
+    sigmas = [1.0, 0.1, 0.01, 0.001, 0.0]
+    weights = [(0.9,), (1.35, -0.45), (1.35, -0.45), (1.0,)]
+    steps = [SamplerStep(here, after / here, w, n) for n, (here, after, w) in enumerate(zip(sigmas, sigmas[1:], weights, strict=False))]
+    jumps = []
+    for known in (steps, ()):
+        run, denoised = new_run("0-2/4", sigmas=sigmas, sampler=known), []
+        x = torch.tensor([[3.0, -1.0]])
+        for step in steps[:3]:
+            denoised.insert(0, evaluate(run, Model(lambda i, sigma, x: x + sigma), step.sigma, x)[0][0])
+            x = step.decay * x + sum(w * d for w, d in zip(step.weights, denoised, strict=False))
+        jumps.append(run.report.steps[2].jump)
+    assert jumps[0] < run.trust.threshold < jumps[1]
 
 
 def test_a_latent_that_was_swapped_computes_and_later_steps_reuse_again():

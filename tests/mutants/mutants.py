@@ -233,7 +233,7 @@ MUTANTS = [
     ),
     Mutant(
         "the last latent is no copy", COPIES, "bwcache_core/run.py",
-        "Seen(place, self._rows, latent.clone(), denoised.clone(), away)", "Seen(place, self._rows, latent, denoised, away)",
+        "latent.clone(), denoised.clone(), away, change)", "latent, denoised, away, change)",
         (f"{FORECAST}::test_a_sampler_may_write_into_its_latent_and_into_what_it_was_given",),
     ),
     call_part("model", "Call((id(model), frames", "Call((0, frames", "model"),
