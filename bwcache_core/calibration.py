@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from .plan import Plan, rounded
+from .plan import Plan, automatic, rounded
+from .schedule import Schedule
 from .tried import AUTOMATIC, TriedPlan, best, level, promising
 
 FASTEST = 10.0  # as BWCache Apply's speedup
@@ -51,11 +52,12 @@ class Request:
         """Seeds that are tried, but not measured: each takes an uncached run, too."""
         return tuple(seed for seed in self.tried if seed not in self.measured)
 
-    @property
-    def cost(self) -> float:
-        """In uncached runs, at most: plans of a speed-up that are the same run once."""
+    def cost(self, schedule: Schedule) -> int:
+        """Computed steps of all runs, at most: plans of a speed-up that are the same run once. A plan that is set aside computes
+        more."""
         trials = KINDS + 2 * (len(self.tried) - 1)
-        return len(self.measured) + len(self.unseen) + trials * sum(1 / speedup for speedup in self.speedups)
+        planned = sum(len(automatic(schedule, speedup).computes) for speedup in self.speedups)
+        return (len(self.measured) + len(self.unseen)) * schedule.steps + trials * planned
 
 
 def request_of(speedups: str, choose: str, first_seed: int, seeds: int, trials: int) -> Request:
@@ -210,7 +212,6 @@ class Verdict:
         known = [pair for pair in pairs.values() if pair[0] is not None]
         return rank_correlation(*zip(*known, strict=True)) if len(known) >= FEWEST_RANKED else None
 
-
     def expected(self, of: Tried) -> float | None:
         """What PSNR the other plans let expect of one, in dB: by its expected error, on the level of theirs. None where that is
         not known."""
@@ -287,12 +288,13 @@ def ranks(numbers: Sequence[float]) -> list[float]:
 # --- in words ---
 
 
-def cost_line(request: Request, steps: int) -> str:
+def cost_line(request: Request, schedule: Schedule) -> str:
     """What is going to be done, and what it costs."""
+    steps, times = schedule.steps, math.ceil(10 * request.cost(schedule) / schedule.steps) / 10
     measured, others = count(len(request.measured), "seed"), count(len(request.unseen), "other")
     tries = f"up to four plans for each of {listed(request.speedups)}"
     tries += f", the better two on {count(len(request.tried), 'seed')}" if len(request.tried) > 1 else ""
-    whole = f"At most {request.cost:.1f} times an uncached run of {steps} steps"
+    whole = f"At most {times:.1f} times an uncached run of {steps} steps, more if planned steps cannot be reused"
     return f"{whole}: {measured} to measure, {others} to compare with, then {tries}."
 
 

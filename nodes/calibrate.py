@@ -20,7 +20,9 @@ from ..bwcache_core.calibration import (
     table,
 )
 from ..bwcache_core.report import RunStats
+from ..bwcache_core.schedule import Schedule
 from .apply import Stats, display_id
+from .attach import is_flow, trimmed
 from .events import running_server
 from .preview import shown
 from .report import NO_CHARTS, image_of, written
@@ -67,10 +69,13 @@ class BWCacheCalibrate(io.ComfyNode):
         request = request_of(speedups, choose, first_seed, seeds, trials)
         if len(sigmas) < 2:  # BasicScheduler at denoise 0
             raise CalibrationError(f"sigmas has {len(sigmas)} noise levels, expected two or more: no step would run.")
-        cost = cost_line(request, len(sigmas) - 1)
+        schedule = trimmed(sigmas.tolist(), is_flow(guider.model_patcher))
+        cost = cost_line(request, schedule)
         logger.info("BWCache Calibrate: %s", cost)
         node_id = display_id(cls.hidden.dynprompt, cls.hidden.unique_id)
-        runs = Runs(guider, sampler, sigmas, latent_image, request, lambda what: tell(node_id, f"{cost}\nNow {what}"))
+        runs = Runs(
+            guider, sampler, sigmas, latent_image, request, schedule, lambda what: tell(node_id, f"{cost}\nNow {what}")
+        )
         outcome = calibrate(Bench(guider, runs, sampler), request)
         tell(node_id, f"{cost}\nDone.")
         picture, words = chart(outcome), summary(outcome.verdict)
@@ -139,10 +144,12 @@ class Runs:
     """Samples a guider as SamplerCustomAdvanced does, by that node itself: what it does to a latent differs between versions
     of ComfyUI. The progress bar goes over all runs of a request, in computed steps."""
 
-    def __init__(self, guider, sampler, sigmas: torch.Tensor, latent: dict, request: Request, say: Callable) -> None:
+    def __init__(
+        self, guider, sampler, sigmas: torch.Tensor, latent: dict, request: Request, schedule: Schedule, say: Callable
+    ) -> None:
         self.inputs, self.guider, self.say = (sampler, sigmas, latent), guider, say
-        self.steps = max(len(sigmas) - 1, 1)
-        self.done, self.total = 0, max(round(request.cost * self.steps), 1)
+        self.steps = schedule.steps
+        self.done, self.total = 0, request.cost(schedule)
 
     def __call__(self, seed: int, computes: Sequence[int] | None, what: str) -> dict:
         """The LATENT of a seed. computes: steps that will compute, None for all."""

@@ -23,6 +23,7 @@ from bwcache_pack.bwcache_core.calibration import (
     verdict_on,
 )
 from bwcache_pack.bwcache_core.plan import Plan
+from bwcache_pack.bwcache_core.schedule import Schedule
 from bwcache_pack.bwcache_core.tried import AUTOMATIC, EVEN, MEASURED
 
 PLANS = {MEASURED: Plan((0, 1, 3, 6, 9), 10), AUTOMATIC: Plan((0, 2, 4, 6, 9), 10), EVEN: Plan((0, 3, 5, 7, 9), 10)}
@@ -94,18 +95,29 @@ def test_a_seed_that_was_not_measured_is_tried_first(seeds, trials, tried, unsee
     assert (request.tried, request.unseen) == (tried, unseen)
 
 
+def steps(count: int) -> Schedule:
+    return Schedule(tuple(1.0 - step / count for step in range(count + 1)))
+
+
 def test_the_cost_is_told_in_uncached_runs():
     """Two to measure, one to compare with, then four plans on one seed and two on another: at 2x six halves, at 4x six quarters."""
     request = request_of("2 4", "2x", 0, 2, 2)
-    assert request.cost == pytest.approx(2 + 1 + 3 + 1.5)
-    line = cost_line(request, 30)
-    assert "At most 7.5 times an uncached run of 30 steps: 2 seeds to measure, 1 other" in line
+    assert request.cost(steps(40)) == 40 * (2 + 1 + 3 + 1.5)
+    line = cost_line(request, steps(40))
+    assert "At most 7.5 times an uncached run of 40 steps, more if planned steps cannot be reused: 2 seeds to measure" in line
     assert "four plans for each of 2x, 4x, the better two on 2 seeds." in line
-    assert "for each of 2x." in cost_line(request_of("2", "2x", 0, 1, 1), 30)
+    assert "for each of 2x." in cost_line(request_of("2", "2x", 0, 1, 1), steps(30))
+
+
+def test_steps_that_any_plan_computes_are_in_the_cost():
+    """Two of four steps are the fewest, whatever the speed-up; and at 1.5x three of four."""
+    assert request_of("10", "10x", 0, 1, 1).cost(steps(4)) == 2 * 4 + 4 * 2
+    assert request_of("1.5", "1.5x", 0, 1, 1).cost(steps(4)) == 2 * 4 + 4 * 3
+    assert "At most 3.4 times" in cost_line(request_of("3", "3x", 0, 1, 1), steps(30)), "3.33, rounded up to stay true"
 
 
 def test_the_defaults_cost_what_the_node_says():
-    assert request_of("1.5 2 3", "2x", 0, 2, 2).cost == pytest.approx(12.0)
+    assert request_of("1.5 2 3", "2x", 0, 2, 2).cost(steps(30)) == 12 * 30
 
 
 def test_the_better_plan_of_a_speedup_is_given():

@@ -110,6 +110,18 @@ def test_one_progress_bar_over_all_runs(wan, node, monkeypatch):
     assert values[16:24] == [16 + sum(place <= step for place in first) for step in range(8)]
 
 
+@pytest.mark.parametrize(("steps", "sampler"), [(3, "euler"), (4, "heun"), (16, "uni_pc"), (9, "euler_ancestral")])
+def test_the_progress_bar_never_goes_back_nor_over_its_end(wan, node, monkeypatch, steps, sampler):
+    """Few steps at a high speed-up compute more of them than it says."""
+    import comfy.utils
+
+    shown = []
+    monkeypatch.setattr(comfy.utils.ProgressBar, "update_absolute", lambda bar, *told: shown.append(told[:2]))
+    calibrated(node, inputs_of(wan, sampler, steps), speedups="10", choose="10x")
+    values, [total] = [value for value, _ in shown], {total for _, total in shown}
+    assert values == sorted(values) and values[-1] <= total
+
+
 def test_the_cost_is_told_before_anything_runs(wan, node, monkeypatch, caplog):
     from bwcache_pack.nodes import calibrate
 
