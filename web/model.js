@@ -469,7 +469,7 @@ export function isLight(colour) {
 }
 
 /**
- * What a calibration takes at most, in uncached runs: as calibration.py has it.
+ * What a calibration takes, in uncached runs: up to a step for each plan what calibration.py says, which knows the schedule.
  * @param {{seeds: number, trials: number, speedups: string}} asked
  * @returns {number|null} null where the speed-ups cannot be read
  */
