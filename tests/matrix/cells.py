@@ -83,14 +83,14 @@ BEYOND = "its guidance leads beyond the prediction"
 UNEVEN = "its first steps are narrow and its last ones wide"
 UNTRAINED = "its outputs, untrained, jump from step to step"
 NOISY = (
-    "euler_ancestral", "euler_ancestral_cfg_pp", "dpmpp_sde", "dpmpp_2m_sde", "dpmpp_2m_sde_heun",
+    "euler_ancestral", "euler_ancestral_cfg_pp", "dpmpp_2s_ancestral", "dpmpp_sde", "dpmpp_2m_sde", "dpmpp_2m_sde_heun",
     "dpmpp_3m_sde", "res_multistep_ancestral_cfg_pp", "er_sde", "seeds_2",
     "seeds_3", "ddpm", "res_multistep_ancestral",
 )  # fmt: skip
 LOOSE = {"thresholds": {"paper": 1.0}}  # in the paper's mode something is to be reused there, too
 SAMPLER_NOTES: dict[str, dict] = {
     **{name: {**LOOSE, "uncached": FRESH_NOISE, "uncached_modes": FORECAST} for name in NOISY},
-    **{name: {**LOOSE, "why": NOISE_BETWEEN} for name in ("exp_heun_2_x0_sde", "sa_solver", "dpmpp_2s_ancestral")},
+    **{name: {**LOOSE, "why": NOISE_BETWEEN} for name in ("exp_heun_2_x0_sde", "sa_solver")},
     "dpm_2_ancestral": {**LOOSE, "error": 1.2, "why": NOISE_BETWEEN},
     "dpmpp_2s_ancestral_cfg_pp": {**LOOSE, "distance": 1.5, "why": NOISE_BETWEEN},
     "sa_solver_pece": {**LOOSE, "error": 2.5, "why": f"{NOISE_BETWEEN}, which the first steps tell nothing of"},
