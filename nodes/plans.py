@@ -149,8 +149,9 @@ def remember(setup: Setup, lesson: Lesson) -> int:
 
 
 def remember_trials(setup: Setup, tried: Sequence[TriedPlan]) -> None:
-    """Add what trials of plans found to the file of their setup. Raises NothingLearned."""
-    changed(setup, lambda before: replace(before, tried=merged(before.tried, tried), tried_on=now()))
+    """Add what trials of plans found to the file of their setup; no trial changes nothing. Raises NothingLearned."""
+    if tried:
+        changed(setup, lambda before: replace(before, tried=merged(before.tried, tried), tried_on=now()))
 
 
 def changed(setup: Setup, change: Callable[[PlanFile], PlanFile]) -> PlanFile:

@@ -233,6 +233,15 @@ def test_where_nothing_is_learned_automatic_plans_are_tried(lab):
     assert stats.runs[-1].plan == outcome.verdict.chosen.plan.text
 
 
+@pytest.mark.comfyui
+@pytest.mark.family("wan21_t2v")
+def test_where_every_plan_is_set_aside_nothing_is_kept(lab, folder):
+    """Noise that comes between steps, in a run that is too short to teach anything."""
+    outcome = Room(lab, sampler="euler_ancestral", steps=6).calibrate()
+    assert "landed at 1x: more steps had to be computed than planned" in summary(outcome.verdict)
+    assert plans.read_all() == ([], []) and not folder.exists()
+
+
 @pytest.mark.family("wan21_t2v")
 def test_every_plan_is_tried_on_one_seed_and_the_better_two_on_the_others(lab):
     outcome = Room(lab).calibrate("1.5 2", trials=3)

@@ -218,6 +218,16 @@ def test_trials_are_kept_where_no_run_taught_anything(folder):
     assert len(list(folder.iterdir())) == 1
 
 
+def test_no_trial_changes_no_file(folder):
+    """Where every plan was set aside. A file with neither runs nor trials could not be read."""
+    remember_trials(SETUP, [])
+    assert not folder.exists()
+    remember(SETUP, taught())
+    text = the_file(folder).read_text()
+    remember_trials(SETUP, [])
+    assert the_file(folder).read_text() == text
+
+
 def test_of_another_setup_no_trial_is_found():
     remember_trials(SETUP, [tried()])
     other = found(replace(SETUP, guidance="cfg 3"))
