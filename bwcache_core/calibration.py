@@ -354,8 +354,8 @@ def in_words(best: Tried, every: Sequence[Tried]) -> str:
 
 
 def landing(each: Tried) -> str:
-    """Where a plan landed, unless it is about as fast as planned."""
-    return "" if each.lands else f", landed at {each.landed:.2g}x"
+    """Where a plan landed, unless it is about as fast as asked for: few steps leave no plan of so few."""
+    return "" if each.landed >= MISSED * each.speedup else f", landed at {each.landed:.2g}x"
 
 
 def whose(trials: Sequence[Trial]) -> str:
@@ -363,8 +363,8 @@ def whose(trials: Sequence[Trial]) -> str:
     unseen = [seed for seed in seeds if seeds[seed]]
     if len(seeds) == 1:
         return f"of seed {trials[0].seed}, which was {'not ' if unseen else ''}measured"
-    which = "none of them was measured" if len(unseen) == len(seeds) else f"{len(seeds) - len(unseen)} of them measured"
-    return f"the mean over seeds {', '.join(map(str, seeds))}, {which}"
+    which = "none" if len(unseen) == len(seeds) else f"{len(seeds) - len(unseen)}"
+    return f"the mean over seeds {', '.join(map(str, seeds))} ({which} of them measured)"
 
 
 def correlation_line(verdict: Verdict) -> str:

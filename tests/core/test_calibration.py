@@ -226,6 +226,12 @@ def test_where_a_plan_was_set_aside_its_landing_is_said():
     assert "of the latents" in lines and "of seed 2, which was not measured" in lines
 
 
+def test_a_plan_that_cannot_be_as_fast_as_was_asked_for_is_not_said_to_be():
+    """Ten steps leave no plan of one: 10x computes five here, which is 2x."""
+    lines = summary(verdict_on([trial(speedup=10.0)], Choice(speedup=10.0)))
+    assert lines.startswith("Chosen: 10x with the measured plan, PSNR 40.0 dB, landed at 2x.\n10x: 40.0 dB, measured plan, landed at 2x\n")
+
+
 def test_trials_that_are_not_kept_are_said():
     verdict = verdict_on([trial()], Choice(speedup=2.0), unkept="no space left")
     assert "Plan auto will not know of it: no space left." in summary(verdict)
@@ -234,8 +240,8 @@ def test_trials_that_are_not_kept_are_said():
 
 def test_whose_the_numbers_are_is_said():
     trials = [trial(), trial(seed=0, unseen=False)]
-    assert "the mean over seeds 2, 0, 1 of them measured" in summary(verdict_on(trials, Choice(speedup=2.0)))
-    assert "seeds 2, 3, none of them was measured" in summary(verdict_on([trial(), trial(seed=3)], Choice(speedup=2.0)))
+    assert "the mean over seeds 2, 0 (1 of them measured)" in summary(verdict_on(trials, Choice(speedup=2.0)))
+    assert "seeds 2, 3 (none of them measured)" in summary(verdict_on([trial(), trial(seed=3)], Choice(speedup=2.0)))
 
 
 def test_beside_the_better_plan_stands_the_automatic_one_on_the_same_seeds():
