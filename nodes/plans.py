@@ -15,9 +15,10 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 
 from ..bwcache_core.measure import Lesson, NothingLearned
@@ -36,6 +37,7 @@ MOST_DATES = 100
 NEARLY = 2  # differences with which a setup nearly fits
 FULL_NOISE = 0.99  # of a flow
 PRECISION = 9  # digits of the numbers kept
+LARGEST_NUMBER = 1e30  # no sum of squares of such is infinite
 
 
 class PlanFileError(ValueError):
@@ -69,9 +71,9 @@ class PlanFile:
         """What it tells, with the words for the notes of plans."""
         runs = ("1 run" if self.runs == 1 else f"{self.runs} runs") + part_in_words(self.setup)
         known = self.knowledge and replace(
-            self.knowledge, source=f"measured on {runs}, last on {self.dates[-1][:10]}, {self.name}"
+            self.knowledge, source=f"measured on {runs}, last on {self.dates[-1][:10]}, {printable(self.name)}"
         )
-        trials = Trials(self.tried, f"last on {self.tried_on[:10]}, {self.name}") if self.tried else None
+        trials = Trials(self.tried, f"last on {self.tried_on[:10]}, {printable(self.name)}") if self.tried else None
         return Found(known, trials=trials)
 
 
@@ -97,9 +99,7 @@ def find(make_setup: Callable[[], Setup]) -> Found:
     if not files:
         return Found(None, "", tuple(warnings))
     setup = make_setup()
-    fitting = [file for file in files if not setup.differences(file.setup)]
-    if fitting:
-        best = max(fitting, key=lambda file: (file.runs, len(file.tried), file.newest, file.name))
+    if best := best_of(files, setup):
         return replace(best.found, warnings=tuple(warnings))
     near = [(len(differences), file.name, differences) for file in files if (differences := setup.differences(file.setup))]
     close = [found for found in near if found[0] <= NEARLY]
@@ -107,23 +107,38 @@ def find(make_setup: Callable[[], Setup]) -> Found:
     return Found(None, nearly, tuple(warnings))
 
 
+def best_of(files: Sequence[PlanFile], setup: Setup) -> PlanFile | None:
+    """The file of a setup: where people put in a second one, that of the most runs, then of the most trials."""
+    fitting = [file for file in files if not setup.differences(file.setup)]
+    return max(fitting, key=lambda file: (file.runs, len(file.tried), file.newest, file.name), default=None)
+
+
 def read_all() -> tuple[list[PlanFile], list[str]]:
     """Every file of the folder in the order of their names, and a warning for each that cannot be used."""
     files, warnings = [], []
-    for path in plain_files():
+    try:
+        paths = plain_files()
+    except OSError as error:
+        return [], [f"Measured plans are not used: their folder cannot be read ({error.strerror})."]
+    for path in paths:
         try:
             files.append(read(path))
         except PlanFileError as error:
-            warnings.append(f"The plan {path.name} is not used: {error}")
+            warnings.append(f"The plan {printable(path.name)} is not used: {error}")
     return files, warnings
 
 
-def plain_files() -> Iterator[Path]:
+def plain_files() -> list[Path]:
+    """Raises OSError."""
     folder = plans_folder()
     if folder is None or not folder.is_dir():
-        return
-    paths = sorted(path for path in folder.glob("*.json") if path.is_file() and not path.is_symlink())
-    yield from paths[:MOST_FILES]
+        return []
+    return sorted(path for path in folder.glob("*.json") if path.is_file() and not path.is_symlink())[:MOST_FILES]
+
+
+def printable(name: str) -> str:
+    """A file's name as it can be shown and logged, whatever bytes it is made of."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
 
 
 def file_name(setup: Setup) -> str:
@@ -160,14 +175,14 @@ def changed(setup: Setup, change: Callable[[PlanFile], PlanFile]) -> PlanFile:
     if folder is None:
         raise NothingLearned("there is no folder for plans")
     name = before.name if before else file_name(setup)
-    if before is None and (folder / name).exists():
-        raise NothingLearned(f"the plan {name} cannot be added to. Remove it, and measure anew")
     file = change(before or PlanFile(name, setup))
     try:
+        if before is None and (folder / name).exists():
+            raise NothingLearned(f"the plan {name} cannot be added to. Remove it, and measure anew")
         folder.mkdir(parents=True, exist_ok=True)
         write(folder / name, text_of(file))
     except OSError as error:
-        raise NothingLearned(f"the plan {name} cannot be written ({error.strerror})") from error
+        raise NothingLearned(f"the plan {printable(name)} cannot be written ({error.strerror})") from error
     return file
 
 
@@ -177,8 +192,7 @@ def now() -> str:
 
 def file_for(setup: Setup) -> PlanFile | None:
     """The file that runs of a setup are added to."""
-    files, _ = read_all()
-    return next((file for file in files if not setup.differences(file.setup)), None)
+    return best_of(read_all()[0], setup)
 
 
 def was_measured(setup: Setup, lesson: Lesson) -> bool:
@@ -303,7 +317,7 @@ def read(path: Path) -> PlanFile:
 def file_of(name: str, told: dict) -> PlanFile:
     names = ("model", "weights", "loras", "sampler", "guidance")
     setup = Setup(*(str(told[key]) for key in names), tuple(map(float, told["sigmas"])), bool(told["flow"]))
-    file = PlanFile(name, setup, marks=tuple(told["marks"]), dates=tuple(told["dates"]))
+    file = PlanFile(name, setup, marks=tuple(map(str, told["marks"])), dates=tuple(map(str, told["dates"])))
     if told.get("tried"):
         file = replace(file, tried=tuple(tried_of(row, setup) for row in told["tried"]), tried_on=str(told["tried_on"]))
     if told["runs"] or not file.tried:
@@ -317,8 +331,9 @@ def knowledge_of(told: dict, setup: Setup) -> tuple[Knowledge, tuple[float, ...]
     steps, places, gains, sigmas = zip(*told["evaluations"], strict=True)
     guided, single = whole(told["guided"]), whole(told["single"])
     fits = set(steps) == set(range(setup.schedule.steps)) and len(guided) == len(single) == len(steps)
-    numbers = [number for matrix in (guided, single) for row in matrix for number in row]
-    if not (fits and all(map(math.isfinite, [*numbers, *places, *gains])) and told["runs"] >= 1 and told["dates"]):
+    numbers = [*places, *gains, *sigmas, told["runs"], *chain(*guided, *single)]
+    sound = all(abs(number) <= LARGEST_NUMBER for number in numbers) and all(isinstance(step, int) for step in steps)
+    if not (fits and sound and told["runs"] >= 1 and told["dates"]):
         raise ValueError("lengths differ")
     return Knowledge(Course(steps, places, gains), guided, single, int(told["runs"])), sigmas
 
@@ -327,6 +342,6 @@ def tried_of(row: list, setup: Setup) -> TriedPlan:
     text, kind, psnr = row
     plan = parse(text)
     found = {str(clip): float(db) for clip, db in psnr.items()}
-    if plan is None or plan.steps != setup.schedule.steps or not found or not all(map(math.isfinite, found.values())):
+    if plan is None or plan.steps != setup.schedule.steps or not found or not all(abs(db) <= LARGEST_NUMBER for db in found.values()):
         raise ValueError("no such plan")
     return TriedPlan(plan, str(kind), found)

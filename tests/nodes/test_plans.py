@@ -174,6 +174,10 @@ def rewritten(path, change) -> None:
         lambda told: told["tried"].append(["0 2 5/10", "automatic", {"a": math.nan}]),
         lambda told: told["tried"].append(["0 2 5/10", "automatic", [40.0]]), lambda told: told.update(tried=[[5, "", {"a": 1}]]),
         lambda told: told["tried"].append(["0 2 5/10", "automatic", {}]), lambda told: told.update(runs=0, tried=[]),
+        lambda told: told["tried"].append(["0 2 5/10", "automatic", {"a": 1e308}]), lambda told: told.update(runs=10**400),
+        lambda told: told["guided"][3].__setitem__(1, 1e200), lambda told: told["evaluations"][0].__setitem__(0, 0.0),
+        lambda told: told["evaluations"][0].__setitem__(3, "1.0"),
+        lambda told: told.update(runs=-3), lambda told: told.update(dates=[]), lambda told: told.update(sigmas=[1.0, math.nan]),
     ],
 )  # fmt: skip
 def test_numbers_that_do_not_fit_together(folder, change):
@@ -294,3 +298,38 @@ def test_of_two_files_for_one_setup_that_of_more_runs_is_taken(folder):
     remember(SETUP, taught(2.0))
     (folder / "old.json").write_text(text)
     assert found().knowledge.source.endswith("from a friend.json")
+
+
+def test_what_is_added_goes_to_the_file_that_runs_read(folder):
+    """Beside a file of more runs, nothing that is tried may be lost in another one."""
+    remember(SETUP, taught())
+    text = the_file(folder).read_text()
+    remember(SETUP, taught(2.0))
+    (folder / "a copy of before.json").write_text(text)
+    the_file_of_more = next(path for path in folder.iterdir() if "copy" not in path.name).rename(folder / "of a friend.json")
+    remember_trials(SETUP, [tried()])
+    assert found().knowledge.runs == 2 and found().trials.plans == (tried(),)
+    assert found().trials.source.endswith(the_file_of_more.name)
+
+
+def test_a_name_that_cannot_be_shown_is_shown_in_part(folder):
+    """Made of bytes that are no text, and of a line break."""
+    remember(SETUP, taught())
+    path = the_file(folder).rename(folder / os.fsdecode(b"a\nb\xff.json"))
+    assert found().knowledge.source.endswith("a?b?.json")
+    remember_trials(SETUP, [tried()])
+    assert found().trials.source.endswith("a?b?.json") and list(folder.iterdir()) == [path]
+    path.write_text("")
+    assert found().warnings == ("The plan a?b?.json is not used: it cannot be read.",)
+
+
+def test_a_folder_that_cannot_be_read_is_said(folder, monkeypatch):
+    remember(SETUP, taught())
+
+    def closed(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(plans.Path, "is_dir", closed)
+    assert found().warnings == ("Measured plans are not used: their folder cannot be read (Permission denied).",)
+    with pytest.raises(NothingLearned, match="cannot be added to"):
+        remember_trials(SETUP, [tried()])
