@@ -25,7 +25,7 @@ from .forecast import NODES, SHARE, best_share, forecast_weights
 from .plan import LONGEST_GAP, Plan, automatic, outside, span_costs
 from .schedule import Schedule
 from .track import SAME_PLACE
-from .tried import Trials, tried_plan
+from .tried import Trials, tried_plan, untried
 
 PRIOR_RUNS = 1.0  # what the automatic plan's worth counts as
 CLEARLY = 0.6  # of the automatic plan's cost; what promised less was as often worse (benchmarks/NOTES.md)
@@ -315,13 +315,13 @@ def product(inner: Matrix, one: dict[int, float], other: dict[int, float]) -> fl
 def best_plan(found: Found, schedule: Schedule, speedup: float, start_step: int = 0, end_step: int = -1) -> Plan:
     """The plan for a speed-up: by trials where there are some of so many steps, else by what was measured, else the automatic
     one, which says what is nearly known."""
-    plan = automatic(schedule, speedup, start_step, end_step)
+    plan = plain = automatic(schedule, speedup, start_step, end_step)
     if found.trials and (tried := tried_plan(found.trials, plan, outside(schedule, start_step, end_step))):
         return tried
     if found.knowledge is not None:
         plan = measured_plan(found.knowledge, schedule, speedup, start_step, end_step)
     if found.trials:
-        return replace(plan, note=f"{plan.note}, not tried at this speed-up")
+        return replace(plan, note=f"{plan.note}, {untried(found.trials, plain)}")
     return replace(plan, note=f"{plan.note}: {found.nearly}") if found.nearly else plan
 
 

@@ -140,10 +140,18 @@ def tried_plan(trials: Trials, plain: Plan, must: Collection[int] = ()) -> Plan 
     return replace(plain, computes=found.plan.computes, note=note_of(found, same, trials))
 
 
+def untried(trials: Trials, plain: Plan) -> str:
+    """Why tried_plan gives none, in words. A trial that was set aside is not kept, so it may have been tried."""
+    count = len(plain.computes)
+    if any(each.count == count for each in trials.plans):
+        return "no trial is kept of this run's automatic plan"
+    return f"no trial is kept of a plan of {count} computed steps"
+
+
 def note_of(found: TriedPlan, plain: TriedPlan, trials: Trials) -> str:
     clips = found.psnr.keys() & plain.psnr.keys()
-    seeds = "1 seed" if len(clips) == 1 else f"{len(clips)} seeds"
-    tried = f"tried by BWCache Calibrate on {seeds}, {trials.source}: {found.on(clips):.1f} dB"
+    latents = "1 latent" if len(clips) == 1 else f"{len(clips)} latents"
+    tried = f"tried by BWCache Calibrate on {latents}, {trials.source}: {found.on(clips):.1f} dB"
     if found.plan.computes == plain.plan.computes:
         return f"automatic: {tried}, no other plan was clearly closer"
     return f"{found.kind}, {tried}, the automatic plan {plain.on(clips):.1f}"

@@ -110,20 +110,20 @@ def known(**psnr: float) -> Trials:
 def test_a_run_takes_the_best_tried_plan_and_says_so():
     plan = best_plan(Found(trials=known(plain=41.0, other=45.1)), TEN, 2.0)
     assert plan.computes == (0, 1, 2, 3, 9) and plan.steps == 10
-    tried = "tried by BWCache Calibrate on 2 seeds, last on 2026-11-26, x.json: 45.1 dB, the automatic plan 41.0"
+    tried = "tried by BWCache Calibrate on 2 latents, last on 2026-11-26, x.json: 45.1 dB, the automatic plan 41.0"
     assert plan.note == f"early, {tried}"
 
 
 def test_a_run_takes_the_automatic_plan_where_none_was_closer():
     plan = best_plan(Found(trials=known(plain=41.0, other=42.0)), TEN, 2.0)
     assert plan.computes == automatic(TEN, 2.0).computes
-    assert plan.note.startswith("automatic: tried by BWCache Calibrate on 2 seeds") and "41.0 dB, no other" in plan.note
+    assert plan.note.startswith("automatic: tried by BWCache Calibrate on 2 latents") and "41.0 dB, no other" in plan.note
 
 
 def test_at_a_speedup_that_was_not_tried_nothing_is_taken_from_trials():
     plan = best_plan(Found(trials=known(plain=41.0, other=45.1)), TEN, 3.0)
     assert plan.computes == automatic(TEN, 3.0).computes
-    assert plan.note == "automatic, not tried at this speed-up"
+    assert plan.note == "automatic, no trial is kept of a plan of 3 computed steps"
     assert best_plan(Found(trials=known(plain=41.0, other=45.1)), TEN, 1.9).note.startswith("early"), "five steps of ten, too"
 
 
@@ -131,6 +131,13 @@ def test_what_a_window_computes_is_computed():
     trials = known(plain=41.0, other=45.1)
     assert tried_plan(trials, automatic(TEN, 2.0), {9}).computes == (0, 1, 2, 3, 9)
     assert tried_plan(trials, automatic(TEN, 2.0), {8, 9}) is None, "the automatic plan of such a run is another"
+
+
+def test_where_the_automatic_plan_is_another_that_is_said():
+    """By a window, which it has at a speed-up that was tried."""
+    plan = best_plan(Found(trials=known(plain=41.0, other=45.1)), TEN, 2.0, end_step=7)
+    assert {8, 9} < set(plan.computes) and len(plan.computes) == 5
+    assert plan.note == "automatic, no trial is kept of this run's automatic plan"
 
 
 def test_an_automatic_plan_of_another_version_is_not_taken_for_todays():

@@ -268,4 +268,4 @@ def test_calibrate_then_render_with_the_plan_that_came_out(server, object_info, 
     [apply] = [node for node in prompt.values() if node["class_type"] == "BWCacheApply"]
     apply["inputs"] = {"model": apply["inputs"]["model"], "mode": "forecast", "mode.speedup": 1.5, "mode.plan": "auto"}
     text = outputs_by_type(saved, server.run(prompt))["BWCacheReport"]["text"][0]
-    assert "tried by BWCache Calibrate on 1 seed, last on 20" in text and plan.split(" (")[0] in text
+    assert "tried by BWCache Calibrate on 1 latent, last on 20" in text and plan.split(" (")[0] in text

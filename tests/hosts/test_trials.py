@@ -176,9 +176,9 @@ def test_what_was_measured_is_what_apply_finds(lab, folder):
     room.alone(1)
     note, chosen = stats.runs[-1].plan_note, outcome.verdict.chosen
     assert stats.runs[-1].plan == chosen.plan.text
-    assert f"tried by BWCache Calibrate on 2 seeds, last on {file.tried_on[:10]}, {file.name}: {chosen.psnr:.1f} dB" in note
+    assert f"tried by BWCache Calibrate on 2 latents, last on {file.tried_on[:10]}, {file.name}: {chosen.psnr:.1f} dB" in note
     Room(lab, attach(lab.plain, ForecastConfig(speedup=3.0), stats)).alone(1)
-    assert "measured on 2 runs" in stats.runs[-1].plan_note and "not tried at this speed-up" in stats.runs[-1].plan_note
+    assert "measured on 2 runs" in stats.runs[-1].plan_note and "no trial is kept of a plan of 3 computed steps" in stats.runs[-1].plan_note
     [expected] = {trial.expected for trial in outcome.verdict.trials if trial.kind == AUTOMATIC}
     schedule = file.setup.schedule
     by_file = planning.expected_error(file.knowledge, schedule, planning.automatic(schedule, 2.0).computes)
