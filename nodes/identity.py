@@ -43,7 +43,7 @@ class Setup:
         """In words, what `other` has that is not as here."""
         found = [getattr(other, name) for name in ("model", "sampler", "guidance") if getattr(self, name) != getattr(other, name)]
         found += ["other weights"] if self.weights != other.weights else []
-        found += ["other LoRAs"] if self.loras != other.loras else []
+        found += ["other LoRAs" if other.loras else "no LoRA"] if self.loras != other.loras else []
         return found if alike(self, other) else [*found, schedule_in_words(other.schedule)]
 
 

@@ -101,10 +101,14 @@ def find(make_setup: Callable[[], Setup]) -> Found:
     setup = make_setup()
     if best := best_of(files, setup):
         return replace(best.found, warnings=tuple(warnings))
-    near = [(len(differences), file.name, differences) for file in files if (differences := setup.differences(file.setup))]
-    close = [found for found in near if found[0] <= NEARLY]
-    nearly = f"measured only for {', '.join(min(close)[2])}" if close else ""
-    return Found(None, nearly, tuple(warnings))
+    return Found(None, nearest(files, setup), tuple(warnings))
+
+
+def nearest(files: Sequence[PlanFile], setup: Setup) -> str:
+    """What is known for a setup that is nearly this one, in words; empty for nothing."""
+    near = [(setup.differences(file.setup), file) for file in files]
+    differences, file = min(near, key=lambda found: (len(found[0]), found[1].name))
+    return f"{'measured' if file.runs else 'tried'} only for {', '.join(differences)}" if len(differences) <= NEARLY else ""
 
 
 def best_of(files: Sequence[PlanFile], setup: Setup) -> PlanFile | None:

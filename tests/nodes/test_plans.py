@@ -97,7 +97,7 @@ def test_the_file_can_be_read_by_people_and_is_written_in_one_piece(folder):
     [
         ({"sampler": "uni_pc"}, "measured only for euler"),
         ({"guidance": "cfg 3"}, "measured only for cfg 5"),
-        ({"loras": "x"}, "measured only for other LoRAs"),
+        ({"loras": "x"}, "measured only for no LoRA"),
         ({"weights": "x"}, "measured only for other weights"),
         ({"sigmas": (1.0, 0.5, 0.0)}, "measured only for 10 steps at shift 1"),
         ({"sampler": "heun", "guidance": "cfg 3"}, "measured only for euler, cfg 5"),
@@ -106,6 +106,11 @@ def test_the_file_can_be_read_by_people_and_is_written_in_one_piece(folder):
 def test_what_nearly_fits_is_not_used_and_named(change, words):
     remember(SETUP, taught())
     assert (found(replace(SETUP, **change)).knowledge, found(replace(SETUP, **change)).nearly) == (None, words)
+
+
+def test_which_of_trials_and_runs_there_are_for_another_setup_is_said():
+    remember_trials(replace(SETUP, loras="x"), [tried()])
+    assert found().nearly == "tried only for other LoRAs"
 
 
 def test_what_is_far_off_is_not_mentioned():
