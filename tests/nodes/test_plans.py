@@ -240,7 +240,7 @@ def test_no_trial_changes_no_file(folder):
 def test_of_another_setup_no_trial_is_found():
     remember_trials(SETUP, [tried()])
     other = found(replace(SETUP, guidance="cfg 3"))
-    assert (other.trials, other.nearly) == (None, "measured only for cfg 5")
+    assert (other.trials, other.nearly) == (None, "tried only for cfg 5")
 
 
 def test_whatever_a_name_holds_the_file_lies_in_the_folder(folder):
