@@ -19,7 +19,7 @@ CHOICES = 'Such as "2x", one of the speed-ups that are tried, or "at least 35 dB
 EXAMPLE = "Such as 1.5 2 2.5 3: numbers with spaces between."
 NUMBER = r"[0-9]{1,3}(?:\.[0-9]{1,6})?"
 DIGITS = 2  # of a PSNR in dB that is kept
-MISSED = 0.9  # of a plan's speed-up: below it, a run landed elsewhere
+MISSED = 0.9  # of a speed-up: below it, a run landed elsewhere
 FEWEST_RANKED = 4  # plans: the order of fewer says nothing
 
 
@@ -205,19 +205,22 @@ class Verdict:
         return tried(self.trials)
 
     @property
+    def _pairs(self) -> dict[tuple[int, ...], tuple[float | None, float]]:
+        """Expected error and PSNR of each plan, by its steps: two speed-ups may have one plan."""
+        return {each.plan.computes: (each.trials[0].expected, each.psnr) for each in self.tried}
+
+    @property
     def correlation(self) -> float | None:
         """How far the order of expected errors agrees with that of measured ones, over all plans, each with the mean of its
         seeds: some are harder than others whatever the plan. None where it is unknown."""
-        pairs = {each.plan.computes: (each.trials[0].expected, -mean(trial.psnr for trial in each.trials)) for each in self.tried}
-        known = [pair for pair in pairs.values() if pair[0] is not None]
+        known = [(error, -psnr) for error, psnr in self._pairs.values() if error is not None]
         return rank_correlation(*zip(*known, strict=True)) if len(known) >= FEWEST_RANKED else None
 
     def expected(self, of: Tried) -> float | None:
         """What PSNR the other plans let expect of one, in dB: by its expected error, on the level of theirs. None where that is
         not known."""
         error = of.trials[0].expected
-        others = {each.plan.computes: (each.trials[0].expected, each.psnr) for each in self.tried if each.plan.computes != of.plan.computes}
-        height = level(pair for pair in others.values() if pair[0])
+        height = level(pair for computes, pair in self._pairs.items() if pair[0] and computes != of.plan.computes)
         return height - 20.0 * math.log10(error) if error and height is not None else None
 
 
@@ -368,7 +371,8 @@ def whose(trials: Sequence[Trial]) -> str:
 
 
 def correlation_line(verdict: Verdict) -> str:
+    plans = len({each.plan.computes for each in verdict.tried})
     return (
-        f"Over {len({each.plan.computes for each in verdict.tried})} plans the order of expected and measured errors agrees to {verdict.correlation:.2f} "
-        "(rank correlation, 1 is the same order)."
+        f"Over {plans} plans the order of expected and measured errors agrees to {verdict.correlation:.2f} (rank correlation, "
+        "1 is the same order)."
     )
