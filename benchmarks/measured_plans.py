@@ -120,18 +120,25 @@ def row(of_one_setting: Sequence[Trial]) -> str:
     return f"{name}: {' '.join(parts)}; rank correlation {'unknown' if agrees is None else f'{agrees:.2f}'}"
 
 
-def main() -> None:
-    """Every setting of the zoo, and the rank correlations in one line."""
-    root, agreed = os.environ.get("COMFYUI_PATH", ""), []
+def zoo_settings(samplers: Sequence[str]) -> Iterator[tuple[str, ZooModel, Setting]]:
+    """Every model of the zoo, by name, with each sampler at each guidance. Without a ComfyUI the first sampler alone."""
+    root = os.environ.get("COMFYUI_PATH", "")
     if root:
         enter_comfyui(Path(root))
     for name in COMMITTED:
         model = open_model(name)
-        for sampler in SAMPLERS if root else SAMPLERS[:1]:
+        for sampler in samplers if root else samplers[:1]:
             for scale in SCALES[:1] if model.guidance == EMBEDDED else SCALES:
-                rows = list(trials(model, Setting(sampler, STEPS, SHIFT, scale), SPEEDUPS))
-                agreed.append(agreement(rows))
-                sys.stdout.write(f"{row(rows)}\n")
+                yield name, model, Setting(sampler, STEPS, SHIFT, scale)
+
+
+def main() -> None:
+    """Every setting of the zoo, and the rank correlations in one line."""
+    agreed = []
+    for _, model, setting in zoo_settings(SAMPLERS):
+        rows = list(trials(model, setting, SPEEDUPS))
+        agreed.append(agreement(rows))
+        sys.stdout.write(f"{row(rows)}\n")
     known = [each for each in agreed if each is not None]
     sys.stdout.write(f"rank correlation of {len(known)} settings: mean {mean(known):.2f}, least {min(known):.2f}\n")
 

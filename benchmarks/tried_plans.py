@@ -8,11 +8,9 @@ on prompts that nothing was tried on. Calibrates as the node does with its defau
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean as mean
 
 from ..bwcache_core.calibration import Trial, request_of
@@ -20,14 +18,13 @@ from ..bwcache_core.plan import Plan, automatic
 from ..bwcache_core.planning import Found, together
 from ..bwcache_core.report import RunReport, StepReport
 from ..bwcache_core.tried import AUTOMATIC
-from ..hosts.runs import enter_comfyui
 from ..nodes.quality import latent_psnr
 from ..nodes.trials import Bench, calibrate
-from ..zoo.models import COMMITTED, EMBEDDED, ZooModel, open_model
-from .measured_plans import learn
+from ..zoo.models import ZooModel
+from .measured_plans import learn, zoo_settings
 from .simulate import Batch, Setting, sample, sampler_steps
 
-SAMPLERS, SCALES, STEPS, SHIFT = ("euler", "res_multistep", "uni_pc", "dpmpp_2m"), (1.0, 5.0), 20, 8.0
+SAMPLERS = ("euler", "res_multistep", "uni_pc", "dpmpp_2m")
 SPEEDUPS = "2 3"
 SCORED = 4  # prompts
 
@@ -96,17 +93,13 @@ def taken(model: ZooModel, setting: Setting, speedups: str = SPEEDUPS) -> Iterat
 
 def main() -> None:
     """Every setting of the zoo, then the means."""
-    root, found = os.environ.get("COMFYUI_PATH", ""), []
-    if root:
-        enter_comfyui(Path(root))
-    for name in COMMITTED:
-        model = open_model(name)
-        for sampler in SAMPLERS if root else SAMPLERS[:1]:
-            for scale in SCALES[:1] if model.guidance == EMBEDDED else SCALES:
-                for each in taken(model, Setting(sampler, STEPS, SHIFT, scale)):
-                    found.append(each)
-                    numbers = f"{each.tried:+.1f} in its trials, {each.others:+.1f} on other prompts"
-                    sys.stdout.write(f"{name}, {sampler}, {scale:g}, {each.speedup:g}x: {each.kind}, {numbers}\n")
+    found = []
+    for name, model, setting in zoo_settings(SAMPLERS):
+        for each in taken(model, setting):
+            found.append(each)
+            place = f"{name}, {setting.sampler}, {setting.scale:g}, {each.speedup:g}x"
+            numbers = f"{each.tried:+.1f} in its trials, {each.others:+.1f} on other prompts"
+            sys.stdout.write(f"{place}: {each.kind}, {numbers}\n")
     others = [each.others for each in found if each.kind != AUTOMATIC]
     means = f"{mean(others):+.1f} dB in the mean of those, {min(others):+.1f} at worst" if others else "none"
     sys.stdout.write(f"another plan at {len(others)} of {len(found)} places: {means}\n")
