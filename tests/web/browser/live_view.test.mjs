@@ -107,8 +107,9 @@ test("a fresh node shows four inputs, and each mode its own", async () => {
 test("the plan is drawn before the first step, then what ran fills in, and the verdict is the report's", async () => {
   await comfy.openPrompt(prompt(LONG));
   assert.equal((await comfy.colours()).amber, 0);
+  const planned = comfy.waitForHeadline("Plan: 25 of 40 steps computed");
   const id = await comfy.queue();
-  await comfy.waitForHeadline("Plan: 25 of 40 steps computed");
+  await planned;
   await shoot("plan");
   await comfy.waitForEvaluations(6);
   await shoot("mid-run");

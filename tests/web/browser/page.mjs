@@ -186,11 +186,16 @@ class Comfy {
     throw new Error(`prompt ${id} did not end`);
   }
 
-  /** Waits until the first live view says this. */
+  /** Resolves once the first live view says this, if only for a moment: to be called before what makes it say so. */
   async waitForHeadline(text) {
-    await this.page.waitForFunction(
-      (wanted) => document.querySelector(".bwcache-headline")?.textContent === wanted, text, { timeout: 60_000, polling: 10 },
-    );
+    await this.page.evaluate((wanted) => new Promise((done, fail) => {
+      const headline = document.querySelector(".bwcache-headline");
+      const watch = new MutationObserver((changes) => {
+        if (changes.some(({ addedNodes }) => [...addedNodes].some((node) => node.textContent === wanted))) done();
+      });
+      watch.observe(headline, { childList: true });
+      setTimeout(() => fail(new Error(`60 s without "${wanted}", now it says "${headline.textContent}"`)), 60_000);
+    }), text);
   }
 
   /** Waits until the n-th live view has drawn so many evaluations. */

@@ -68,8 +68,9 @@ async function runToEnd(comfy) {
 async function liveView(comfy) {
   await comfy.openPrompt(prompt(RUN));
   await place(comfy, "BWCacheApply");
+  const planned = comfy.waitForHeadline("Plan: 15 of 30 steps computed");
   const id = await comfy.queue();
-  await comfy.waitForHeadline("Plan: 15 of 30 steps computed");
+  await planned;
   await shoot(comfy, "BWCacheApply", "live-view-plan");
   await comfy.waitForEvaluations(13);
   await shoot(comfy, "BWCacheApply", "live-view-running");
